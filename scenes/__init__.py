@@ -1,0 +1,72 @@
+"""What is fitted: images, meshes and posed photographs, from files to samples.
+
+Names are loaded when first used, so that `import scenes` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scenes.errors import InputError, InputWarning
+from scenes.scene import Evaluation, LoadOptions, Scene
+
+if TYPE_CHECKING:
+    from scenes.box import Box
+    from scenes.cameras import Cameras
+    from scenes.capture import Capture
+    from scenes.image import Image
+    from scenes.mesh import Mesh
+    from scenes.rays import Rays
+
+__all__ = [
+    "Box",
+    "Cameras",
+    "Capture",
+    "Evaluation",
+    "Image",
+    "InputError",
+    "InputWarning",
+    "LoadOptions",
+    "Mesh",
+    "Rays",
+    "Scene",
+    "load",
+]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".exr", ".hdr")
+MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb", ".gltf")
+
+
+def __getattr__(name: str) -> object:
+    match name:
+        case "Box" | "Cameras" | "Capture" | "Image" | "Mesh" | "Rays":
+            return vars(importlib.import_module(f"scenes.{name.lower()}"))[name]
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load(path: str | Path, *, options: LoadOptions | None = None) -> Scene:
+    """Load the scene that `path` holds: an image file, a mesh file, or a folder or JSON of posed photographs.
+
+    Raises InputError when there is nothing at `path`, or nothing that can be fitted.
+    """
+    path, options = Path(path), options or LoadOptions()
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; give an image, a mesh, or a folder or JSON of posed photographs")
+    if path.is_dir() or suffix == ".json":
+        from scenes.capture import load_capture
+
+        return load_capture(path, options)
+    if suffix in IMAGE_SUFFIXES:
+        from scenes.image import load_image
+
+        return load_image(path, options)
+    if suffix in MESH_SUFFIXES:
+        from scenes.mesh import load_mesh
+
+        return load_mesh(path, options)
+    known = " ".join((*IMAGE_SUFFIXES, *MESH_SUFFIXES, ".json"))
+    raise InputError(f"{path}: is of no known kind; give a folder, or a file ending in one of {known}")

@@ -1,0 +1,34 @@
+"""What every test gets: shapes and types checked at every call, two torch threads, a seeded generator.
+
+The import hook has to be in place before the first import of a package it watches, so it is installed while this
+file loads. It is not part of what is shipped: users pay nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+install_import_hook(["fields", "scenes", "viewer"], "beartype.beartype")
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Every machine that runs the tests sums in the same order; a test may choose another count for itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A fresh generator with the same seed for each test."""
+    return torch.Generator().manual_seed(20)

@@ -1,0 +1,59 @@
+"""Every tolerance of the test suite, each with its reason.
+
+A comparison passes where `|actual - expected| <= atol + rtol * |expected|`. `expected` is the independent truth
+(closed form, float64, another library), never a stored result of our own. A test that needs a looser bound gets a row
+here that says why; no test writes a number of its own. `eps32 = 2^-23 = 1.2e-7` is the spacing of float32 at one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a result may be from the truth, and why that far."""
+
+    rtol: float
+    atol: float
+    why: str
+
+    def check(self, actual: Tensor, expected: Tensor) -> None:
+        """Raise AssertionError unless equal in shape, finite where the truth is, and close; compares in float64."""
+        assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+        torch.testing.assert_close(actual.double(), expected.double(), rtol=self.rtol, atol=self.atol, equal_nan=False)
+
+    def allows(self, actual: float, expected: float) -> bool:
+        """The same for two numbers, to be used as `assert tolerance.allows(a, b)`."""
+        return abs(actual - expected) <= self.atol + self.rtol * abs(expected)
+
+
+EXACT = Tolerance(0.0, 0.0, "the same bits: copies, integer codes, inverses by construction, resumed runs")
+
+# Arithmetic in float32 against the same formula in float64.
+VALUES = Tolerance(1e-5, 1e-6, "a few dozen roundings of eps32, with some cancellation around zero")
+GRADIENTS = Tolerance(1e-4, 1e-5, "sums over all points of a batch, in an order that is not the reference's")
+FINE_GRID = Tolerance(1e-3, 1e-4, "at resolution 2^11 a rounded coordinate moves the weights by 2^11 eps32 = 2.4e-4")
+SECOND_GRADIENTS = Tolerance(1e-3, 1e-4, "the derivative of a derivative loses half of the digits that were left")
+FINITE_DIFFERENCES = Tolerance(1e-4, 1e-6, "central, float64, step 1e-4: 1e-8 times a third derivative of up to 100")
+
+# Reduced precision.
+HALF_STORAGE = Tolerance(2e-2, 2e-3, "bfloat16 keeps 8 bits: 2^-9 for each stored value, a few of them in a row")
+
+# Geometry in float32.
+POSES = Tolerance(1e-5, 1e-5, "a product of two rotations and a translation, in scenes a few units across")
+PIXELS = Tolerance(
+    0.0, 1e-2, "projection and undistortion to a hundredth of a pixel, pictures thousands of pixels wide"
+)
+DISTANCES = Tolerance(1e-4, 1e-5, "distances from float32 ray casting against a closed form, in unit-cube units")
+
+# What converges rather than equals.
+QUADRATURE = Tolerance(
+    1e-3, 1e-4, "a ray integral of piecewise-constant density against its closed form, >= 1000 steps"
+)
+MONTE_CARLO = Tolerance(0.0, 1e-2, "a fraction of 200,000 points has a standard error of at most 1.1e-3; nine of them")
+METRICS = Tolerance(1e-4, 1e-5, "PSNR and SSIM in row bands and float32 against scikit-image in float64")
+EIGHT_BIT = Tolerance(0.0, 0.5 / 255 + 1e-6, "half a step of an 8-bit value")

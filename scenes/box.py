@@ -27,6 +27,7 @@ class Box:
 
     @property
     def centre(self) -> tuple[float, ...]:
+        """The middle, in world units."""
         return tuple(0.5 * (lo + hi) for lo, hi in zip(self.lo, self.hi, strict=True))
 
     @property
@@ -53,6 +54,7 @@ class Box:
         return Box(tuple(lo - pad for lo in self.lo), tuple(hi + pad for hi in self.hi))
 
     def to_json(self) -> list[list[float]]:
+        """`[lo, hi]`."""
         return [list(self.lo), list(self.hi)]
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -30,5 +31,10 @@ class Rays:
         return Rays(self.origins[index], self.directions[index], self.background[index], time)
 
     def to(self, device: torch.device | str) -> Rays:
+        """The same rays on a device."""
         time = None if self.time is None else self.time.to(device)
         return Rays(self.origins.to(device), self.directions.to(device), self.background.to(device), time)
+
+
+Inputs: TypeAlias = Tensor | Rays
+"""What a scene's samples are placed at: coordinates in the unit cube, or rays in world units."""

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scenes.box import Box
-    from scenes.rays import Rays
+    from scenes.rays import Inputs
 
-    Inputs: TypeAlias = Tensor | Rays
+    JSON: TypeAlias = Mapping[str, "JSON"] | Sequence["JSON"] | str | int | float | bool | None
+else:
+    JSON = object  # a recursive type is for type checkers only
 
 Kind: TypeAlias = Literal["image", "mesh", "capture"]
-JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Evaluation:
     """What transparent truth was composited over."""
 
     def to_json(self) -> dict[str, JSON]:
+        """What `eval.json` and `--json` hold."""
         return asdict(self)
 
 
@@ -70,10 +72,14 @@ class Scene(Protocol):
     """A measured signal that can be sampled."""
 
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> Kind:
+        """Which of the few kinds of signal this is."""
+        ...
 
     @property
-    def box(self) -> Box: ...
+    def box(self) -> Box:
+        """World bounds; a field sees them in the unit cube."""
+        ...
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Inputs, Tensor]:
         """Draw `n` inputs and what a field should give there. Coordinates are in the unit cube, rays in world units."""
@@ -84,7 +90,7 @@ class Scene(Protocol):
         ...
 
     def evaluate(self, predict: Callable[[Inputs], Tensor], split: str = "test") -> Evaluation:
-        """Standard metrics. `predict` gets everything at once that belongs together (a picture) and splits by itself."""
+        """Standard metrics. `predict` gets all that belongs together, such as a picture, and chunks by itself."""
         ...
 
     def describe(self) -> dict[str, JSON]:

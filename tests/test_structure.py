@@ -105,6 +105,15 @@ def global_state(path: Path, tree: ast.Module) -> Iterator[str]:
             yield f"{path}:{node.lineno}: pass a generator instead of seeding everyone's"
 
 
+def own_tolerances(path: Path, tree: ast.Module) -> Iterator[str]:
+    """A closeness that a test wrote for itself instead of taking it, with its reason, from tolerances.py."""
+    names = {"rtol", "atol", "rel", "abs", "rel_tol", "abs_tol"}
+    for node in ast.walk(tree):
+        for keyword in node.keywords if isinstance(node, ast.Call) else []:
+            if keyword.arg in names and isinstance(keyword.value, ast.Constant) and keyword.value.value:
+                yield f"{path}:{node.lineno}: {keyword.arg}={keyword.value.value} belongs in tests/tolerances.py"
+
+
 RULES = [wrong_imports, unsafe_code, undocumented, global_state]
 
 
@@ -116,6 +125,11 @@ def violations(rule, paths: list[Path]) -> list[str]:
 def test_sources_follow(rule):
     assert SOURCES
     assert violations(rule, SHIPPED) == []
+
+
+def test_tests_follow():
+    tests = sorted((ROOT / "tests").glob("test_*.py"))
+    assert violations(own_tolerances, tests) == []
 
 
 @pytest.mark.parametrize(
@@ -142,6 +156,7 @@ def test_sources_follow(rule):
         ),
         (global_state, "fields/a.py", "def f():\n    global count"),
         (global_state, "fields/a.py", "torch.manual_seed(0)"),
+        (own_tolerances, "tests/test_a.py", "assert x == pytest.approx(y, abs=1e-3)"),
     ],
 )
 def test_each_rule_sees_what_it_forbids(rule, path, code):
@@ -156,6 +171,7 @@ def test_each_rule_sees_what_it_forbids(rule, path, code):
         (wrong_imports, "fields/commands/view.py", "def run():\n    import viewer"),
         (wrong_imports, "scenes/a.py", "if TYPE_CHECKING:\n    import trimesh"),
         (unsafe_code, "fields/a.py", "field.eval()"),
+        (own_tolerances, "tests/test_a.py", "assert_close(x, y, rtol=POSES.rtol, atol=0)"),
         (unsafe_code, "fields/a.py", "np.load(path, allow_pickle=False)"),
     ],
 )
@@ -187,13 +203,23 @@ def test_a_folder_has_several_files():
             assert not modules or len(modules) > 1, f"{folder.relative_to(ROOT)} holds one module: move it up"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_import_loads_nothing_heavy(package):
-    """The command line answers at once because a package's names load what they need when they are used."""
-    program = f"import json, sys, {package}; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize("module", [*PACKAGES, "fields.cli"])
+def test_import_loads_nothing_heavy(module):
+    """The command line answers at once because names load what they need when they are used."""
+    program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert HEAVY & set(json.loads(done.stdout)) == set()
+
+
+def test_help_loads_nothing_heavy():
+    """`fieldfit --help` answers within a blink: torch alone would take a second or more."""
+    program = "import sys, fields.cli\ntry: fields.cli.main()\nfinally: print(sorted(sys.modules), file=sys.stderr)"
+    line = [sys.executable, "-c", program, "--help"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "fit" in done.stdout
+    assert HEAVY & set(ast.literal_eval(done.stderr.splitlines()[-1])) == set()
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -1,0 +1,97 @@
+// The CPU kernels' interface, compiled once per instruction set into a module of its own.
+// All arrays are contiguous float32 in row-major order unless said otherwise. Work is split over OpenMP threads in a way
+// that depends on the thread count alone, so results are deterministic for a given count.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "../adam.h"
+#include "../grid.h"
+#include "../march.h"
+
+namespace fieldfit {
+
+constexpr int kMaxLayers = 16;
+
+// A perceptron: out = W_L ... act(W_1 [x, aux[index]] + b_1) ... + b_L.
+struct Mlp {
+  int layers;                // matrices, >= 1
+  int dims[kMaxLayers + 1];  // input, hidden ..., output
+  int activation;
+  int output_activation;
+  bool bias;
+  const float* params;  // per layer: W [out, in], then b [out] if bias
+};
+
+struct MlpInput {
+  int64_t n;
+  const float* x;  // [n, x_dim]
+  int x_dim;
+  const float* aux;      // [rows, aux_dim] or null: appended to x, row index[i] to sample i
+  const int32_t* index;  // [n], null where aux has one row per sample
+  int aux_dim;
+};
+
+struct Grid {
+  int dim;       // 2, 3 or 4
+  int features;  // per level: 1, 2, 4 or 8
+  int n_levels;
+  const GridLevel* levels;
+  const float* table;  // [entries, features], level after level
+};
+
+struct RayBatch {
+  int64_t n;
+  const float* origins;     // [n, 3], unit-cube coordinates
+  const float* directions;  // [n, 3], unit length
+  const float* jitter;      // [n] in [0, 1), or null for 0.5
+};
+
+// Packed samples of a batch of rays: those of ray i are offsets[i] .. offsets[i + 1].
+struct Samples {
+  std::vector<int64_t> offsets;
+  std::vector<float> t0, t1;
+  std::vector<float> x;      // [s, 3], field coordinates
+  std::vector<int32_t> ray;  // [s]
+};
+
+struct CompositeInput {
+  int64_t n_rays;
+  const int64_t* offsets;  // [n_rays + 1]
+  const float* sigma;      // [s]
+  const float* rgb;        // [s, 3]
+  const float* t0;         // [s]
+  const float* t1;         // [s]
+};
+
+struct Rendering {
+  float* rgb;      // [n, 3]
+  float* opacity;  // [n]
+  float* depth;    // [n]
+};
+
+// Grid, then a perceptron to a latent whose first value is log density, then one to rgb from the latent and the direction.
+struct RadianceModel {
+  Grid grid;
+  Mlp density;
+  Mlp color;
+  int harmonics_degree;
+};
+
+void mlp_forward(const Mlp&, const MlpInput&, float* out);
+void mlp_backward(const Mlp&, const MlpInput&, const float* d_out, float* d_x, float* d_params);
+void grid_forward(const Grid&, int64_t n, const float* x, float* out);
+void grid_forward_serial(const Grid&, int64_t n, const float* x, float* out);
+void grid_backward(const Grid&, int64_t n, const float* x, const float* d_out, float* d_table, float* d_x);
+void harmonics(int degree, int64_t n, const float* d, float* out);
+void frequency(int dim, int n_frequencies, int64_t n, const float* x, float* out);
+void frequency_backward(int dim, int n_frequencies, int64_t n, const float* x, const float* d_out, float* d_x);
+Samples march(const RayBatch&, const MarchRule&, int max_samples);
+void composite_forward(const CompositeInput&, const Rendering&);
+void composite_backward(const CompositeInput&, const Rendering& forward, const float* d_rgb, const float* d_opacity,
+                        const float* d_depth, float* d_sigma, float* d_sample_rgb);
+void adam(const AdamRule&, bool skip_zero, int64_t n, float* param, const float* grad, float* m, float* v);
+// Marches, evaluates and composites in one pass; returns the number of samples evaluated.
+int64_t render(const RadianceModel&, const RayBatch&, const MarchRule&, float min_transmittance, const Rendering&);
+
+}  // namespace fieldfit

@@ -1,0 +1,73 @@
+// Elementary functions on lanes, accurate to a few units in the last place of fp32.
+#pragma once
+#include "lane.h"
+
+namespace fieldfit {
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+FF_LANE float exp_(float x) { return expf(x); }
+FF_LANE float sin_(float x) { return sinf(x); }
+FF_LANE float cos_(float x) { return cosf(x); }
+FF_LANE float sin_pi(float x) { return sinpif(x); }
+FF_LANE float cos_pi(float x) { return cospif(x); }
+#else
+// exp(x) = 2^n exp(r), |r| <= ln(2)/2, with a degree-6 polynomial; saturates outside [-87, 88] instead of overflowing.
+template <class F>
+FF_LANE F exp_(F x) {
+  x = minimum(maximum(x, splat<F>(-87.0f)), splat<F>(88.0f));
+  F n = floor_(fma(x, splat<F>(1.44269504088896341f), splat<F>(0.5f)));
+  F r = fma(n, splat<F>(-0.693359375f), x);
+  r = fma(n, splat<F>(2.12194440e-4f), r);
+  F p = splat<F>(1.9875691500e-4f);
+  p = fma(p, r, splat<F>(1.3981999507e-3f));
+  p = fma(p, r, splat<F>(8.3334519073e-3f));
+  p = fma(p, r, splat<F>(4.1665795894e-2f));
+  p = fma(p, r, splat<F>(1.6666665459e-1f));
+  p = fma(p, r, splat<F>(5.0000001201e-1f));
+  p = fma(p, r * r, r + 1.0f);
+  return p * bits_to_float((to_int(n) + 127) << 23);
+}
+
+// sin(x) with a three-part reduction by pi, good to |x| of some thousands of radians.
+template <class F>
+FF_LANE F sin_(F x) {
+  F n = floor_(fma(x, splat<F>(0.318309886183790672f), splat<F>(0.5f)));
+  F r = fma(n, splat<F>(-3.140625f), x);
+  r = fma(n, splat<F>(-9.67502593994140625e-4f), r);
+  r = fma(n, splat<F>(-1.509957990978376432e-7f), r);
+  F r2 = r * r;
+  F p = splat<F>(2.6083159809786593541503e-6f);
+  p = fma(p, r2, splat<F>(-1.981069071916863322258e-4f));
+  p = fma(p, r2, splat<F>(8.33307858556509017944e-3f));
+  p = fma(p, r2, splat<F>(-1.66666597127914428711e-1f));
+  p = fma(p, r2 * r, r);
+  return select((to_int(n) & 1) != 0, -p, p);
+}
+template <class F>
+FF_LANE F cos_(F x) {
+  return sin_(x + splat<F>(1.57079632679489662f));
+}
+
+// sin(pi x): the reduction is exact, however large x is.
+template <class F>
+FF_LANE F sin_pi(F x) {
+  F n = floor_(x + splat<F>(0.5f));
+  F s = sin_((x - n) * splat<F>(3.14159265358979324f));
+  F half = n * splat<F>(0.5f);
+  return select(half != floor_(half), -s, s);
+}
+template <class F>
+FF_LANE F cos_pi(F x) {
+  F n = floor_(x + splat<F>(0.5f));
+  F c = cos_((x - n) * splat<F>(3.14159265358979324f));
+  F half = n * splat<F>(0.5f);
+  return select(half != floor_(half), -c, c);
+}
+#endif
+
+template <class F>
+FF_LANE F sigmoid(F x) {
+  return splat<F>(1.0f) / (splat<F>(1.0f) + exp_(-x));
+}
+
+}  // namespace fieldfit

@@ -1,0 +1,31 @@
+"""Encodings: from coordinates in the unit cube to features that a small network can read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from fields.encodings.configs import Coordinates, Dense, EncodingConfig, Frequency, Hash
+
+if TYPE_CHECKING:
+    from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
+    from fields.encodings.grid import GridEncoding
+
+    Encoding = GridEncoding | FrequencyEncoding | CoordinateEncoding
+
+__all__ = ["Coordinates", "Dense", "EncodingConfig", "Frequency", "Hash", "build_encoding"]
+
+
+def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
+    """The module of a configuration, for coordinates of `dim` dimensions; `module.width` values come out."""
+    from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
+    from fields.encodings.grid import GridEncoding
+
+    match config:
+        case Hash() | Dense():
+            return GridEncoding(config, dim)
+        case Frequency():
+            return FrequencyEncoding(config, dim)
+        case Coordinates():
+            return CoordinateEncoding(dim)
+        case _:
+            assert_never(config)

@@ -1,0 +1,153 @@
+"""Fields: maps from the unit cube to values, of an encoding and a network, and what radiance fields add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fields.encodings import EncodingConfig, Hash, build_encoding
+from fields.encodings.grid import GridEncoding
+from fields.kernels import ops, reference
+from fields.networks import MLP, NetworkConfig, build_network
+from fields.rendering.occupancy import Occupancy, OccupancyConfig
+from scenes.box import Box
+
+
+@dataclass(frozen=True)
+class SignalFieldConfig:
+    """A field of values at coordinates: an image's colours, a mesh's signed distance."""
+
+    encoding: EncodingConfig = Hash()
+    """From coordinates to features."""
+    network: NetworkConfig = MLP()
+    """From features to values."""
+
+
+@dataclass(frozen=True)
+class MarchConfig:
+    """How rays step through a radiance field. Lengths are edges of the unit cube."""
+
+    steps: int = 1024
+    """Steps along the cube's diagonal."""
+    cone_angle: float = 0.0
+    """Steps grow with distance by this factor; 0 keeps them equal."""
+    near: float = 0.05
+    """Nothing is in front of this distance from the camera."""
+    far: float = 1000.0
+    """Nothing is behind this distance."""
+
+
+@dataclass(frozen=True)
+class RadianceFieldConfig:
+    """Density and view-dependent colour (Mildenhall et al. 2020), in the two-network form of instant-ngp."""
+
+    encoding: EncodingConfig = Hash()
+    """From coordinates to features."""
+    density: NetworkConfig = MLP(hidden_layers=1)
+    """From features to the latent, whose first value is log density."""
+    color: NetworkConfig = MLP(hidden_layers=2)
+    """From latent and direction to colour."""
+    latent_dim: int = 16
+    """Values between the two networks."""
+    harmonics_degree: int = 4
+    """Directions are encoded in this many bands of spherical harmonics, 1 to 4."""
+    march: MarchConfig = MarchConfig()
+    """How rays step."""
+    occupancy: OccupancyConfig = OccupancyConfig()
+    """Which cells rays stop in."""
+
+
+FieldConfig: TypeAlias = SignalFieldConfig | RadianceFieldConfig
+
+
+class Field(nn.Module):
+    """Unit cube to values."""
+
+    def __init__(self, config: SignalFieldConfig, dim: int, channels: int) -> None:
+        super().__init__()
+        self.encoding = build_encoding(config.encoding, dim)
+        self.network = build_network(config.network, self.encoding.width, channels)
+
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
+        return self.network(self.encoding(x))
+
+
+class RadianceField(nn.Module):
+    """Field coordinates and directions to colour and density, with the occupancy that marching reads.
+
+    Field coordinates fill the unit cube. Of a bounded scene they are the unit cube's own; of an unbounded one the cube
+    keeps the middle half of each axis, and what lies outside is squashed around it (`reference.contract`).
+    Density is per edge of the scene's unit cube, and lengths along rays are in the same unit.
+    """
+
+    background: nn.Parameter | None
+
+    def __init__(self, config: RadianceFieldConfig, box: Box, unbounded: bool) -> None:
+        super().__init__()
+        self.box, self.unbounded = box, unbounded
+        self.harmonics_degree = config.harmonics_degree
+        self.encoding = build_encoding(config.encoding, 3)
+        self.density_network = build_network(config.density, self.encoding.width, config.latent_dim)
+        direction_dim = config.harmonics_degree**2
+        self.color_network = build_network(config.color, config.latent_dim + direction_dim, 3, "sigmoid")
+        self.occupancy = Occupancy(config.occupancy)
+        self.march = config.march
+        # What a ray that leaves an unbounded scene sees; bounded scenes have the background of their data.
+        self.background = nn.Parameter(torch.zeros(3)) if unbounded else None
+
+    def latent(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N Z"]:
+        """What both networks share; its first value is log density."""
+        return self.density_network(self.encoding(x))
+
+    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """sigma at field coordinates."""
+        return reference.activate("exp", self.latent(x)[:, 0])
+
+    def color(
+        self, latent: Float[Tensor, "N Z"], directions: Float[Tensor, "R 3"], index: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "N 3"]:
+        """Colour of each sample, seen along `directions[index]`."""
+        return self.color_network(latent, ops.harmonics(directions, self.harmonics_degree), index)
+
+    def forward(self, x: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
+        """(rgb [N, 3] in the display's colour space, sigma [N]) at field coordinates x, seen along unit directions d."""
+        latent = self.latent(x)
+        return self.color(latent, d), reference.activate("exp", latent[:, 0])
+
+    def to_world(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Field coordinates to the user's own."""
+        return self.box.from_unit(reference.uncontract(x) if self.unbounded else x)
+
+    def from_world(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """The user's own coordinates to field coordinates."""
+        unit = self.box.to_unit(x)
+        return reference.contract(unit) if self.unbounded else unit
+
+
+def initialise(field: nn.Module, seed: int) -> None:
+    """Draw all parameters anew from a seed."""
+    from fields.networks.mlp import Perceptron
+
+    generator = torch.Generator().manual_seed(seed)
+    for module in field.modules():
+        if isinstance(module, GridEncoding | Perceptron):
+            module.initialise(generator)
+
+
+def build(config: FieldConfig, describe: Mapping[str, Any]) -> Field | RadianceField:
+    """The field of a configuration for the scene that `describe` (of `Scene.describe`) tells of, drawn from seed 0."""
+    match config:
+        case SignalFieldConfig():
+            is_image = describe["kind"] == "image"
+            field = Field(config, 2 if is_image else 3, int(describe["channels"]) if is_image else 1)
+        case RadianceFieldConfig():
+            field = RadianceField(config, Box.from_json(describe["box"]), bool(describe["unbounded"]))
+        case _:
+            assert_never(config)
+    initialise(field, 0)
+    return field

@@ -1,0 +1,233 @@
+"""The operations that fields are made of, differentiable, and the one place that chooses what computes them.
+
+float32 tensors on a CPU go to the native core; everything else (other precisions, other devices) to the torch reference.
+Gradients of gradients: the native operations define none, and say so; `fields.kernels.reference` has them.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fields.kernels import native, reference
+from fields.kernels.shapes import GridShape, MarchShape, MlpShape
+
+ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "sine": 3, "sigmoid": 4, "exp": 5}
+
+
+def is_native(*tensors: Tensor) -> bool:
+    """Whether the native core takes these tensors."""
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+
+
+@functools.cache
+def grid_spec(shape: GridShape) -> Any:
+    """The native core's description of a grid."""
+    levels = [(level.entries, level.resolution, int(level.hashed), level.scale) for level in shape.levels]
+    return native.core().GridSpec(shape.dim, shape.features, levels)
+
+
+@functools.cache
+def mlp_spec(shape: MlpShape) -> Any:
+    """The native core's description of a perceptron."""
+    kinds = ACTIVATIONS[shape.activation], ACTIVATIONS[shape.output_activation]
+    return native.core().MlpSpec(list(shape.dims), *kinds, shape.bias)
+
+
+class _Grid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor, shape: GridShape) -> Tensor:
+        out = x.new_empty(len(x), shape.width)
+        grid_spec(shape).forward(x, table.detach(), out)
+        ctx.save_for_backward(x, table)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, table = ctx.saved_tensors
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        d_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
+        grid_spec(ctx.shape).backward(x, table.detach(), d_out.contiguous(), d_table, d_x)
+        return d_x, d_table, None
+
+
+def grid_encode(x: Float[Tensor, "N D"], table: Float[Tensor, "E F"], shape: GridShape) -> Float[Tensor, "N LF"]:
+    """Features of a multi-resolution grid at points of the unit cube."""
+    if not is_native(x, table):
+        return reference.grid_encode(x, table, shape)
+    return _Grid.apply(x.contiguous(), table, shape)
+
+
+class _Mlp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, params: Tensor, shape: MlpShape, aux: Tensor | None, index: Tensor | None
+    ) -> Tensor:
+        out = x.new_empty(len(x), shape.dims[-1])
+        mlp_spec(shape).forward(x, params.detach(), aux, index, out)
+        ctx.save_for_backward(x, params, aux, index)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, params, aux, index = ctx.saved_tensors
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        d_params = torch.empty_like(params)
+        mlp_spec(ctx.shape).backward(x, params.detach(), aux, index, d_out.contiguous(), d_x, d_params)
+        return d_x, d_params, None, None, None
+
+
+def mlp(
+    x: Float[Tensor, "N X"],
+    params: Float[Tensor, " P"],
+    shape: MlpShape,
+    aux: Float[Tensor, "R A"] | None = None,
+    index: Int[Tensor, " N"] | None = None,
+) -> Float[Tensor, "N O"]:
+    """Perceptron of [x, aux[index]]. `aux` (for example encoded view directions, one row per ray) gets no gradient."""
+    if not is_native(x, params):
+        return reference.mlp(x, params, shape, aux, index)
+    aux = None if aux is None else aux.detach().contiguous()
+    return _Mlp.apply(x.contiguous(), params, shape, aux, None if index is None else index.contiguous())
+
+
+def harmonics(d: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N K"]:
+    """Real spherical harmonics of unit directions, degree^2 values. No gradient reaches the directions on the CPU."""
+    if not is_native(d) or d.requires_grad:
+        return reference.harmonics(d, degree)
+    out = d.new_empty(len(d), degree * degree)
+    native.core().harmonics(degree, d.contiguous(), out)
+    return out
+
+
+class _Frequency(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, n_frequencies: int) -> Tensor:
+        out = x.new_empty(len(x), x.shape[1] * n_frequencies * 2)
+        native.core().frequency(n_frequencies, x, out)
+        ctx.save_for_backward(x)
+        ctx.n_frequencies = n_frequencies
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        d_x = torch.empty_like(x)
+        native.core().frequency_backward(ctx.n_frequencies, x, d_out.contiguous(), d_x)
+        return d_x, None
+
+
+def frequency(x: Float[Tensor, "N D"], n_frequencies: int) -> Float[Tensor, "N K"]:
+    """(sin, cos)(2^k pi x) for k = 0 .. n - 1, coordinate by coordinate."""
+    if not is_native(x):
+        return reference.frequency(x, n_frequencies)
+    return _Frequency.apply(x.contiguous(), n_frequencies)
+
+
+class Samples(NamedTuple):
+    """Packed samples of N rays: those of ray i are `offsets[i] : offsets[i + 1]`. The only ragged layout."""
+
+    offsets: Int[Tensor, " N1"]
+    t0: Float[Tensor, " S"]
+    t1: Float[Tensor, " S"]
+    x: Float[Tensor, "S 3"]
+    """Field coordinates of the middle of each interval."""
+    ray: Int[Tensor, " S"]
+
+
+def pack_bits(occupied: Bool[Tensor, "R R R"]) -> Int[Tensor, " W"]:
+    """One bit per cell, 32 to an int32, x fastest, as marching reads them."""
+    bits = occupied.flatten().to(torch.int64)
+    bits = torch.nn.functional.pad(bits, (0, -len(bits) % 32)).view(-1, 32)
+    words = (bits << torch.arange(32, device=bits.device)).sum(1)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def unpack_bits(words: Int[Tensor, " W"], resolution: int) -> Bool[Tensor, "R R R"]:
+    """Inverse of `pack_bits`."""
+    bits = (words[:, None] >> torch.arange(32, device=words.device)) & 1
+    return bits.flatten()[: resolution**3].bool().view(resolution, resolution, resolution)
+
+
+def march(
+    origins: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+    jitter: Float[Tensor, " N"] | None,
+    occupancy: Int[Tensor, " W"],
+    shape: MarchShape,
+) -> Samples:
+    """Intervals of rays that lie in occupied cells. Rays in unit-cube coordinates, `jitter` in steps; not differentiable."""
+    if not is_native(origins, directions):
+        occupied = unpack_bits(occupancy, shape.resolution)
+        return Samples(*reference.march(origins, directions, jitter, occupied, shape))
+    s = shape
+    return Samples(
+        *native.core().march(
+            origins.contiguous(), directions.contiguous(), jitter, occupancy,
+            s.resolution, s.contracted, s.near, s.far, s.step, s.cone_angle, s.max_samples,
+        )  # fmt: skip
+    )
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, sigma: Tensor, rgb: Tensor, t0: Tensor, t1: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(offsets) - 1
+        out = rgb.new_empty(n, 3), rgb.new_empty(n), rgb.new_empty(n)
+        native.core().composite_forward(offsets, sigma.detach(), rgb.detach(), t0, t1, *out)
+        ctx.save_for_backward(sigma, rgb, t0, t1, offsets, *out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_rgb: Tensor, d_opacity: Tensor, d_depth: Tensor) -> tuple[Tensor | None, ...]:
+        sigma, rgb, t0, t1, offsets, *out = ctx.saved_tensors
+        d_sigma, d_sample_rgb = torch.empty_like(sigma), torch.empty_like(rgb)
+        native.core().composite_backward(
+            offsets, sigma.detach(), rgb.detach(), t0, t1, *out,
+            d_rgb.contiguous(), d_opacity.contiguous(), d_depth.contiguous(), d_sigma, d_sample_rgb,
+        )  # fmt: skip
+        return d_sigma, d_sample_rgb, None, None, None
+
+
+def composite(
+    sigma: Float[Tensor, " S"],
+    rgb: Float[Tensor, "S 3"],
+    t0: Float[Tensor, " S"],
+    t1: Float[Tensor, " S"],
+    offsets: Int[Tensor, " N1"],
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Emission and absorption along rays: (rgb, opacity, depth), depth not normalised by opacity."""
+    if not is_native(sigma, rgb, t0, t1):
+        return reference.composite(sigma, rgb, t0, t1, offsets)
+    return _Composite.apply(sigma.contiguous(), rgb.contiguous(), t0, t1, offsets)
+
+
+def adam(
+    param: Tensor,
+    grad: Tensor,
+    moments: tuple[Tensor, Tensor],
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    skip_zero: bool,
+) -> None:
+    """One step of Adam in place; with `skip_zero`, entries whose gradient is exactly zero stay as they are."""
+    if not is_native(param, grad):
+        return reference.adam(param, grad, *moments, rate, betas, eps, step, skip_zero)
+    correction = 1 - betas[0] ** step, 1 - betas[1] ** step
+    flat = param.detach().view(-1), grad.contiguous().view(-1), moments[0].view(-1), moments[1].view(-1)
+    native.core().adam(*flat, rate, *betas, eps, *correction, skip_zero)

@@ -1,0 +1,97 @@
+"""What an operation needs to know besides its tensors: sizes of grids, networks and marches, as plain frozen values."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["identity", "relu", "silu", "sine", "sigmoid", "exp"]
+
+
+@dataclass(frozen=True)
+class GridLevelShape:
+    """One level of a grid."""
+
+    offset: int
+    """First entry in the table."""
+    entries: int
+    """Entries in the table; a power of two where hashed."""
+    resolution: int
+    """Vertices per axis."""
+    hashed: bool
+    """Whether vertices share entries by hashing."""
+    scale: float
+    """Cells per unit length; a point x lies at x * scale + 0.5."""
+
+
+@dataclass(frozen=True)
+class GridShape:
+    """A multi-resolution grid in one table."""
+
+    dim: int
+    features: int
+    """Per level."""
+    levels: tuple[GridLevelShape, ...]
+
+    @property
+    def entries(self) -> int:
+        return self.levels[-1].offset + self.levels[-1].entries
+
+    @property
+    def width(self) -> int:
+        return len(self.levels) * self.features
+
+
+@functools.cache
+def grid_shape(dim: int, levels: int, features: int, base: int, finest: int, max_entries: int | None) -> GridShape:
+    """Levels from `base` to `finest` cells per axis in geometric progression; dense up to `max_entries`, hashed beyond it.
+
+    `max_entries` is a power of two, or None for dense levels only.
+    """
+    growth = math.exp(math.log(finest / base) / (levels - 1)) if levels > 1 else 1.0
+    shapes, offset = [], 0
+    for level in range(levels):
+        scale = base * growth**level - 1
+        resolution = math.floor(scale + 0.5) + 2
+        dense = resolution**dim
+        hashed = max_entries is not None and dense > max_entries
+        entries = max_entries if hashed and max_entries is not None else dense
+        shapes.append(GridLevelShape(offset, entries, resolution, hashed, scale))
+        offset += entries
+    return GridShape(dim, features, tuple(shapes))
+
+
+@dataclass(frozen=True)
+class MlpShape:
+    """A perceptron: sizes of its layers and its activations."""
+
+    dims: tuple[int, ...]
+    """Input, hidden ..., output."""
+    activation: Activation
+    output_activation: Activation
+    bias: bool
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(a * b + (b if self.bias else 0) for a, b in zip(self.dims, self.dims[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class MarchShape:
+    """How rays step. Lengths are edges of the unit cube."""
+
+    resolution: int
+    """Cells of the occupancy grid per axis."""
+    contracted: bool
+    """Whether all of space is squashed into the field's cube; otherwise rays end at the cube."""
+    near: float
+    far: float
+    step: float
+    """Smallest step."""
+    cone_angle: float
+    """A step is at least this times the distance."""
+    max_samples: int
+    """Per ray."""

@@ -1,0 +1,103 @@
+"""Adam over a field's parameters, with a rate for tables and one for networks, and table entries touched only where samples were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fields.encodings.grid import GridEncoding
+from fields.kernels import ops
+from scenes.errors import InputError
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam (Kingma & Ba 2015)."""
+
+    table_rate: float = 1e-2
+    """Learning rate of grids."""
+    network_rate: float = 5e-3
+    """Learning rate of networks and of all else."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.99
+    """Decay of the second moment."""
+    eps: float = 1e-15
+    """Added to the root of the second moment; tiny, since gradients of tables are."""
+    warmup_steps: int = 10
+    """Steps over which the rates rise from zero."""
+    final_rate: float = 0.03
+    """What is left of the rates at the end, reached by a cosine."""
+
+
+@dataclass
+class Group:
+    """One parameter and what Adam keeps of it."""
+
+    name: str
+    param: Tensor
+    rate: float
+    skip_zero: bool
+    moments: tuple[Tensor, Tensor]
+
+
+class Adam:
+    """Moments live in plain tensors, so that `state` is all there is to save."""
+
+    def __init__(self, field: nn.Module, config: OptimiserConfig) -> None:
+        self.config = config
+        self.steps = 0
+        tables = {id(m.table) for m in field.modules() if isinstance(m, GridEncoding)}
+        self.groups = [
+            Group(
+                name,
+                param,
+                config.table_rate if id(param) in tables else config.network_rate,
+                id(param) in tables,
+                (torch.zeros_like(param), torch.zeros_like(param)),
+            )
+            for name, param in field.named_parameters()
+        ]
+
+    def finite(self) -> bool:
+        """Whether all gradients of networks are finite; a bad gradient of a table always shows in its network's too."""
+        gradients: Sequence[Tensor | None] = [g.param.grad for g in self.groups if not g.skip_zero]
+        return all(bool(torch.isfinite(d).all()) for d in gradients if d is not None)
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """One step with all rates times `factor`, then forget the gradients."""
+        c = self.config
+        self.steps += 1
+        warm = min(1.0, self.steps / max(c.warmup_steps, 1))
+        for g in self.groups:
+            if g.param.grad is not None:
+                rate = g.rate * factor * warm
+                ops.adam(g.param, g.param.grad, g.moments, rate, (c.beta1, c.beta2), c.eps, self.steps, g.skip_zero)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        for g in self.groups:
+            g.param.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments by parameter, and the count of steps."""
+        tensors = {f"{g.name}.moment{i + 1}": m for g in self.groups for i, m in enumerate(g.moments)}
+        return {**tensors, "steps": torch.tensor(self.steps)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            InputError: the state is not of this field.
+        """
+        expected = self.state()
+        if set(state) != set(expected) or any(state[k].shape != v.shape for k, v in expected.items()):
+            raise InputError("the optimiser's state belongs to another field; expected one saved with this configuration")
+        for key, value in expected.items():
+            value.copy_(state[key])
+        self.steps = int(state["steps"])

@@ -1,0 +1,123 @@
+"""Well-tuned configurations, one per kind of signal, as plain objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+from fields.encodings import Coordinates, Dense, EncodingConfig, Frequency, Hash
+from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
+from fields.fitting import FitConfig
+from fields.networks import MLP, NetworkConfig
+from fields.optim import OptimiserConfig
+from scenes.errors import InputError
+from scenes.scene import Scene
+
+EncodingName = Literal["hash", "dense", "frequency", "coordinates"]
+NetworkName = Literal["mlp", "silu", "siren"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A field and how it is fitted: all that a run is made from, besides the data."""
+
+    field: FieldConfig
+    """Encoding, networks, and how rays march."""
+    fit: FitConfig = FitConfig()
+    """How long, how fast, from which seed."""
+
+
+def preset(
+    scene: Scene, *, encoding: EncodingName | None = None, network: NetworkName | None = None
+) -> Config:
+    """The configuration for a scene; `encoding` and `network` replace the preset's own by name."""
+    match scene.kind:
+        case "image":
+            config = image_preset(max(scene.box.size), math.prod(scene.box.size))
+        case "mesh":
+            config = mesh_preset()
+        case "capture":
+            config = capture_preset(unbounded=bool(scene.describe()["unbounded"]))
+        case _:
+            assert_never(scene.kind)
+    return _switched(config, encoding, network)
+
+
+def image_preset(longest: float, pixels: float) -> Config:
+    """A 2-D hash grid that reaches pixel resolution, with room for about one entry per pixel at its finest level."""
+    size = min(max(math.ceil(math.log2(max(pixels, 16))), 14), 22)
+    encoding = Hash(
+        levels=8, features_per_level=4, log2_table_size=size, base_resolution=16, finest_resolution=max(int(longest), 32)
+    )
+    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.2))
+
+
+def mesh_preset() -> Config:
+    """A 3-D hash grid for signed distances."""
+    encoding = Hash(levels=8, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=512)
+    optimiser = OptimiserConfig(table_rate=5e-3, network_rate=2e-3)
+    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.1, optimiser=optimiser))
+
+
+def capture_preset(unbounded: bool) -> Config:
+    """A radiance field whose tables stay in the cache."""
+    encoding = Hash(levels=8, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=1024)
+    if unbounded:
+        encoding = replace(encoding, log2_table_size=19, finest_resolution=4096, levels=10)
+    return Config(RadianceFieldConfig(encoding), FitConfig(minutes=5.0))
+
+
+def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:
+    """Replace encoding and network by name.
+
+    Raises:
+        InputError: the pair cannot work; the message says what would.
+    """
+    if encoding is None and network is None:
+        return config
+    old = config.field.encoding
+    if network == "siren" and encoding is None:
+        encoding = "coordinates"
+    new: EncodingConfig = old
+    match encoding:
+        case "dense":
+            new = Dense()
+        case "frequency":
+            new = Frequency()
+        case "coordinates":
+            new = Coordinates()
+        case "hash":
+            new = old if isinstance(old, Hash) else Hash()
+        case None:
+            pass
+        case _:
+            assert_never(encoding)
+    has_grid = isinstance(new, Hash | Dense)
+    if network is None:
+        network = "siren" if isinstance(new, Coordinates) else "mlp"
+    if network != "siren" and isinstance(new, Coordinates):
+        raise InputError(f"--encoding coordinates --network {network}: plain coordinates need --network siren, or a grid")
+    wide = MLP(hidden_dim=128, hidden_layers=3, bias=True)
+    trunk: NetworkConfig
+    match network:
+        case "mlp":
+            trunk = MLP() if has_grid else wide
+        case "silu":
+            trunk = MLP(activation="silu") if has_grid else replace(wide, activation="silu")
+        case "siren":
+            omega = 1.0 if has_grid else 30.0
+            trunk = replace(wide, activation="sine", omega=omega)
+        case _:
+            assert_never(network)
+    match config.field:
+        case SignalFieldConfig():
+            field: FieldConfig = replace(config.field, encoding=new, network=trunk)
+        case RadianceFieldConfig():
+            field = replace(config.field, encoding=new, density=trunk)
+        case _:
+            assert_never(config.field)
+    fit = config.fit
+    if not has_grid:
+        fit = replace(fit, optimiser=replace(fit.optimiser, network_rate=1e-3), batch=2**14)
+    return Config(field, fit)

@@ -1,0 +1,1 @@
+"""Rendering: from rays to samples of a field, and back to colours."""

@@ -1,0 +1,127 @@
+"""From rays to colours: marching, the field, compositing; the differentiable way for fitting, the fused way for looking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fields.encodings.grid import GridEncoding
+from fields.field import Field, RadianceField
+from fields.kernels import native, ops, reference
+from fields.kernels.shapes import MarchShape
+from fields.networks.mlp import Perceptron
+from scenes.cameras import Cameras
+from scenes.rays import Inputs, Rays
+
+MAX_SAMPLES = 1024
+MIN_TRANSMITTANCE = 1e-3
+CHUNK_POINTS = 2**17
+CHUNK_RAYS = 2**13
+
+
+@dataclass
+class Rendering:
+    """What N rays see, or the pixels [H, W] of a view."""
+
+    rgb: Float[Tensor, "*N 3"]
+    """Over the background."""
+    opacity: Float[Tensor, "*N"]
+    depth: Float[Tensor, "*N"]
+    """Mean distance along the ray where it is opaque, in world units; infinity where it meets nothing."""
+    n_samples: int
+
+
+def march_shape(field: RadianceField) -> MarchShape:
+    """How rays step through this field."""
+    m = field.march
+    step = math.sqrt(3) / m.steps
+    cone = max(m.cone_angle, 1 / 256) if field.unbounded else m.cone_angle
+    far = m.far if field.unbounded else 1e6
+    return MarchShape(field.occupancy.config.resolution, field.unbounded, m.near, far, step, cone, MAX_SAMPLES)
+
+
+def unit_rays(field: RadianceField, rays: Rays) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
+    """Origins in the unit cube's coordinates; directions keep unit length, so that t is in edges of the cube."""
+    return field.box.to_unit(rays.origins), rays.directions
+
+
+def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | None = None) -> Rendering:
+    """Differentiable rendering; with a generator, each ray's steps are shifted at random."""
+    origins, directions = unit_rays(field, rays)
+    jitter = None if generator is None else torch.rand(len(rays), generator=generator).to(origins.device)
+    s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
+    latent = field.latent(s.x)
+    sigma = reference.activate("exp", latent[:, 0])
+    rgb = field.color(latent, directions, s.ray)
+    return _finish(field, rays, *ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0))
+
+
+def _finish(field: RadianceField, rays: Rays, rgb: Tensor, opacity: Tensor, depth: Tensor, n_samples: int) -> Rendering:
+    background = rays.background if field.background is None else field.background.sigmoid()
+    rgb = rgb + (1 - opacity)[:, None] * background
+    with torch.no_grad():
+        world = torch.where(opacity > 1e-3, depth / opacity.clamp(min=1e-3) * field.box.side, math.inf)
+    return Rendering(rgb, opacity, world, n_samples)
+
+
+def is_fused(field: RadianceField) -> bool:
+    """Whether the native core renders this architecture in one pass."""
+    return (
+        isinstance(field.encoding, GridEncoding)
+        and isinstance(field.density_network, Perceptron)
+        and isinstance(field.color_network, Perceptron)
+        and ops.is_native(field.encoding.table)
+    )
+
+
+@torch.no_grad()
+def look(field: RadianceField, rays: Rays) -> Rendering:
+    """Rendering without gradients, any number of rays: fused where the architecture allows."""
+    if not is_fused(field):
+        parts = [render_rays(field, rays[i : i + CHUNK_RAYS]) for i in range(0, len(rays), CHUNK_RAYS)]
+        joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "opacity", "depth"))
+        return Rendering(*joined, sum(p.n_samples for p in parts))
+    encoding, density, color = field.encoding, field.density_network, field.color_network
+    assert isinstance(encoding, GridEncoding)
+    origins, directions = unit_rays(field, rays)
+    n, shape = len(rays), march_shape(field)
+    out = torch.empty(n, 3), torch.empty(n), torch.empty(n)
+    n_samples = native.core().render(
+        ops.grid_spec(encoding.shape), encoding.table.detach(),
+        ops.mlp_spec(density.shape), density.params.detach(),
+        ops.mlp_spec(color.shape), color.params.detach(), field.harmonics_degree,
+        origins.contiguous(), directions.contiguous(), None, field.occupancy.bits,
+        shape.resolution, shape.contracted, shape.near, shape.far, shape.step, shape.cone_angle,
+        MIN_TRANSMITTANCE, *out,
+    )  # fmt: skip
+    return _finish(field, rays, *out, n_samples)
+
+
+def render_view(field: RadianceField, cameras: Cameras, view: int, background: tuple[float, float, float]) -> Rendering:
+    """All pixels [H, W] of one camera."""
+    rays = cameras.image_rays(view)
+    rays.background = torch.tensor(background).expand(len(rays), 3)
+    flat = look(field, rays)
+    width, height = (int(v) for v in cameras.size[view])
+    return Rendering(
+        flat.rgb.view(height, width, 3), flat.opacity.view(height, width), flat.depth.view(height, width), flat.n_samples
+    )
+
+
+def predictor(field: Field | RadianceField) -> Callable[[Inputs], Tensor]:
+    """The field as `Scene.evaluate` calls it: any number of coordinates or rays, no gradients."""
+
+    @torch.no_grad()
+    def predict(inputs: Inputs) -> Tensor:
+        if isinstance(field, RadianceField):
+            assert isinstance(inputs, Rays)
+            return look(field, inputs).rgb
+        assert isinstance(inputs, Tensor)
+        return torch.cat([field(x) for x in inputs.split(CHUNK_POINTS)]) if len(inputs) else field(inputs)
+
+    return predict

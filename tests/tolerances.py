@@ -57,3 +57,8 @@ QUADRATURE = Tolerance(
 MONTE_CARLO = Tolerance(0.0, 1e-2, "a fraction of 200,000 points has a standard error of at most 1.1e-3; nine of them")
 METRICS = Tolerance(1e-4, 1e-5, "PSNR and SSIM in row bands and float32 against scikit-image in float64")
 EIGHT_BIT = Tolerance(0.0, 0.5 / 255 + 1e-6, "half a step of an 8-bit value")
+
+# Surfaces.
+EXPORTED = Tolerance(
+    5e-3, 0.0, "what is promised of an exported mesh at resolution 64 and above: half a percent of its size"
+)

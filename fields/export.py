@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fields.files import write_whole
@@ -45,13 +45,15 @@ def seen_colours(
     field: Density,
     points: Float[np.ndarray, "V 3"],
     outward: Float[np.ndarray, "V 3"],
-    step: float,
+    grid: Grid,
     config: SurfaceConfig,
 ) -> Float[np.ndarray, "V 3"]:
-    """Display colours of surface points (unit cube) seen from outside along their normals.
+    """Display colours of surface points (field coordinates) seen from outside along their normals.
 
-    A short ray through each point is composited, from two steps outside to six inside: density is rarely a clean wall.
+    A short ray through each point is composited, from two cells outside to six inside: density is rarely a clean wall.
+    Density counts along edges of the unit cube, which the grid fills.
     """
+    step, thickness = grid.cell, 1 / max(grid.shape)
     offsets = torch.arange(2.0, -7.0, -1.0) * step
     result = np.empty((len(points), 3))
     rows = max(1, config.chunk // len(offsets))
@@ -62,7 +64,7 @@ def seen_colours(
         flat_d = d[:, None].expand_as(along).reshape(-1, 3)
         with torch.no_grad():
             rgb, sigma = field(along.reshape(-1, 3).to(config.device), flat_d.to(config.device))
-        depth = sigma.cpu().float().reshape(along.shape[:2]).clamp(min=0) * step
+        depth = sigma.cpu().float().reshape(along.shape[:2]).clamp(min=0) * thickness
         weights = torch.exp(depth - depth.cumsum(1)) * -torch.expm1(-depth) + 1e-6
         seen = (weights[..., None] * rgb.cpu().float().reshape(along.shape)).sum(1) / weights.sum(1, keepdim=True)
         result[start : start + rows] = seen.clamp(0, 1).numpy()
@@ -79,10 +81,13 @@ def surface_mesh(
     """The surface of a fitted mesh or capture in world units, or None without one; that of a capture has colours.
 
     `describe` is what the scene said of itself. The field of a mesh maps [N, 3] of the unit cube to signed distances
-    [N, 1] in edges of the cube; that of a capture is a `Density`, for which `bound` may say where it is empty (1).
+    [N, 1] in edges of the cube; that of a capture is a `Density`, for which `bound` may say where it is empty (1): by
+    default its occupancy does.
     `resolution` counts cells along the longest edge of the box.
     """
     import trimesh
+
+    from fields.field import RadianceField
 
     config, box = config or SurfaceConfig(), Box.from_json(describe["box"])
     if describe["kind"] == "mesh":
@@ -99,6 +104,8 @@ def surface_mesh(
         return trimesh.Trimesh(world, faces, vertex_normals=normals(world, faces), process=False)
     if not isinstance(field, Density):
         raise TypeError(f"a surface needs a field of distances or densities, got {type(field).__name__}")
+    if bound is None and isinstance(field, RadianceField):
+        bound = occupancy_bound(field.occupancy.occupied)
     grid = Grid.over(*_inner_region(field, box, config.device), resolution)
     density = _on(field.density, config.device)
 
@@ -109,10 +116,26 @@ def surface_mesh(
     vertices, faces = without_specks(vertices, faces, 0.01 if config.keep_above is None else config.keep_above)
     if len(faces) == 0:
         return None
-    colours = np.rint(255 * seen_colours(field, vertices, normals(vertices, faces), grid.cell, config)).astype(np.uint8)
+    colours = np.rint(255 * seen_colours(field, vertices, normals(vertices, faces), grid, config)).astype(np.uint8)
     world = field.to_world(torch.from_numpy(vertices).float().to(config.device)).detach().cpu().double().numpy()
     outward = normals(world, faces)
     return trimesh.Trimesh(world, faces, vertex_normals=outward, vertex_colors=colours, process=False)
+
+
+def occupancy_bound(occupied: Bool[Tensor, "R R R"]) -> Bound:
+    """Cells that meet no occupied cell [z, y, x] of the unit cube are empty."""
+    resolution = len(occupied)
+    dilated: dict[int, Tensor] = {}
+
+    def bound(centres: Tensor, half: float) -> Tensor:
+        reach = math.ceil(half * resolution) + 1
+        if reach not in dilated:
+            near = torch.nn.functional.max_pool3d(occupied.float()[None, None], 2 * reach + 1, stride=1, padding=reach)
+            dilated[reach] = near[0, 0].cpu() > 0
+        x, y, z = (centres * resolution).long().clamp(0, resolution - 1).unbind(-1)
+        return (~dilated[reach][z, y, x]).float()
+
+    return bound
 
 
 def _on(values: Callable[[Tensor], Tensor], device: str) -> Level:

@@ -108,8 +108,8 @@ def global_state(path: Path, tree: ast.Module) -> Iterator[str]:
 def own_tolerances(path: Path, tree: ast.Module) -> Iterator[str]:
     """A closeness that a test wrote for itself instead of taking it, with its reason, from tolerances.py."""
     names = {"rtol", "atol", "rel", "abs", "rel_tol", "abs_tol"}
-    for node in ast.walk(tree):
-        for keyword in node.keywords if isinstance(node, ast.Call) else []:
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        for keyword in node.keywords:
             if keyword.arg in names and isinstance(keyword.value, ast.Constant) and keyword.value.value:
                 yield f"{path}:{node.lineno}: {keyword.arg}={keyword.value.value} belongs in tests/tolerances.py"
 

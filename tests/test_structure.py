@@ -225,7 +225,7 @@ def test_help_loads_nothing_heavy():
     assert HEAVY & set(ast.literal_eval(done.stderr.splitlines()[-1])) == set()
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [package for package in PACKAGES if len(list((ROOT / package).glob("*.py"))) > 1])
 def test_every_public_name_resolves(package):
     module = __import__(package)
     assert module.__all__

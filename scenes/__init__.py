@@ -57,7 +57,7 @@ def load(path: str | Path, *, options: LoadOptions | None = None) -> Scene:
     if not path.exists():
         raise InputError(f"{path}: does not exist; give an image, a mesh, or a folder or JSON of posed photographs")
     if path.is_dir() or suffix == ".json":
-        from scenes.capture import load_capture
+        from scenes.capture_files import load_capture
 
         return load_capture(path, options)
     if suffix in IMAGE_SUFFIXES:

@@ -30,7 +30,7 @@ CONVERGED = 1e-5  # Newton's method squares the error: what is left after a step
 CHUNK = 1 << 15  # points that go through the inverse lens at once, so that its temporaries stay in the cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cameras:
     """V posed cameras, of one lens model, which may differ in size and intrinsics."""
 
@@ -88,15 +88,21 @@ class Cameras:
         size = (self.size * factor + 1e-4).floor().clamp(min=1).to(self.size.dtype)
         return replace(self, focal=self.focal * factor, centre=self.centre * factor, size=size)
 
+    @cached_property
+    def _columns(self) -> Float[Tensor, "16 V"]:
+        """Pose, focal length and centre of each camera, laid out so that gathering cameras gives contiguous rows."""
+        return torch.cat((self.T_world_camera.flatten(1), self.focal, self.centre), 1).T.contiguous()
+
     def rays(self, view: Int[Tensor, " N"], xy: Float[Tensor, "N 2"]) -> Rays:
         """The rays through pixel coordinates `xy` of the cameras `view`, over black."""
-        T = self.T_world_camera[view]  # [N, 3, 4]
-        plane = (xy - self.centre[view]) / self.focal[view]
+        T00, T01, T02, T03, T10, T11, T12, T13, T20, T21, T22, T23, fx, fy, cx, cy = self._columns.index_select(1, view)
+        plane = torch.stack(((xy[:, 0] - cx) / fx, (xy[:, 1] - cy) / fy), -1)
         d_camera = self._unproject(plane, self.distortion[view]) if self.distorted else _pinhole(plane)
-        directions = (T[:, :, :3] * d_camera[:, None, :]).sum(-1)
-        origins = T[:, :, 3].contiguous()
+        x, y, z = d_camera.T.contiguous()
+        directions = (T00 * x + T01 * y + T02 * z, T10 * x + T11 * y + T12 * z, T20 * x + T21 * y + T22 * z)
+        origins = torch.stack((T03, T13, T23), -1)
         time = None if self.time is None else self.time[view]
-        return Rays(origins, directions, torch.zeros_like(origins), time)
+        return Rays(origins, torch.stack(directions, -1), torch.zeros_like(origins), time)
 
     def image_rays(self, view: int) -> Rays:
         """The rays of all pixels of one camera, row by row."""
@@ -113,22 +119,20 @@ class Cameras:
 
     def project(self, view: int, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N 2"], Bool[Tensor, " N"]]:
         """Where one camera sees world points, in pixels, and whether it does: in front of it and inside the picture."""
-        T, distortion = self.T_world_camera[view], self.distortion[view]
+        T = self.T_world_camera[view]
         local = (points - T[:, 3]) @ T[:, :3]
-        if self.fisheye:
-            radius = local[:, :2].norm(dim=-1)
-            theta = torch.atan2(radius, local[:, 2])
-            in_front = torch.ones_like(radius, dtype=torch.bool)
-            plane = local[:, :2] * (_fisheye_angle(theta, distortion[None]) / radius.clamp(min=1e-12))[:, None]
-        else:
-            in_front = local[:, 2] > 0
-            plane = local[:, :2] / torch.where(in_front, local[:, 2], 1.0)[:, None]
+        xy = self._bend(local, view) * self.focal[view] + self.centre[view]
+        seen = ((xy >= 0) & (xy <= self.size[view])).all(-1)
+        if not self.fisheye:
+            seen = seen & (local[:, 2] > 0)
             if self.distorted:
-                in_front = in_front & (plane.square().sum(-1) <= self._largest_radius(view) ** 2)
-                plane = torch.stack(_distort(*plane.unbind(-1), distortion[None]), -1)
-        xy = plane * self.focal[view] + self.centre[view]
-        inside = ((xy >= 0) & (xy <= self.size[view])).all(-1)
-        return xy, in_front & inside
+                seen = seen & (local[:, :2].norm(dim=-1) <= self._largest_radius(view) * local[:, 2])
+        return xy, seen
+
+    def inverse_error(self, view: int) -> float:
+        """Largest distance in pixels between a point on the edge of a picture and where its ray is seen."""
+        plane, d_camera = self._edge(view)
+        return float(((self._bend(d_camera, view) - plane) * self.focal[view]).norm(dim=-1).max())
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, from which `from_json` rebuilds the same cameras."""
@@ -156,13 +160,27 @@ class Cameras:
         rows = distortion.expand(len(plane), 6)
         return torch.cat([inverse(p, d) for p, d in zip(plane.split(CHUNK), rows.split(CHUNK), strict=True)])
 
+    def _bend(self, local: Float[Tensor, "N 3"], view: int) -> Float[Tensor, "N 2"]:
+        """From camera axes to `distorted` points; for a perspective lens anything finite where Z <= 0."""
+        distortion = self.distortion[view, None]
+        if self.fisheye:
+            radius = local[:, :2].norm(dim=-1)
+            theta = torch.atan2(radius, local[:, 2])
+            return local[:, :2] * (_fisheye_angle(theta, distortion) / radius.clamp(min=1e-12))[:, None]
+        plane = local[:, :2] / torch.where(local[:, 2] > 0, local[:, 2], 1.0)[:, None]
+        return torch.stack(_distort(plane[:, 0], plane[:, 1], distortion), -1) if self.distorted else plane
+
+    def _edge(self, view: int) -> tuple[Float[Tensor, "E 2"], Float[Tensor, "E 3"]]:
+        """Points along the edge of a picture as `distorted` points, and their directions in camera axes."""
+        t = torch.linspace(0, 1, 33).to(self.focal)
+        zero, one = torch.zeros_like(t), torch.ones_like(t)
+        corners = torch.stack((torch.cat((t, t, zero, one)), torch.cat((zero, one, t, t))), -1)
+        plane = (corners * self.size[view] - self.centre[view]) / self.focal[view]
+        return plane, self._unproject(plane, self.distortion[view, None])
+
     def _largest_radius(self, view: int) -> float:
         """How far from the axis (tangent of the angle) the picture reaches; beyond, a lens polynomial folds back."""
-        edge = torch.tensor(
-            [[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [0.0, 0.5], [1.0, 0.5], [0.0, 1.0], [0.5, 1.0], [1.0, 1.0]]
-        )
-        plane = (edge.to(self.focal) * self.size[view] - self.centre[view]) / self.focal[view]
-        d_camera = self._unproject(plane, self.distortion[view, None])
+        _, d_camera = self._edge(view)
         return 1.02 * float((d_camera[:, :2].norm(dim=-1) / d_camera[:, 2]).max())
 
 

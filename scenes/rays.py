@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass
+@dataclass(eq=False)
 class Rays:
     """N rays; a point on a ray is `origin + t * direction` with `t` in world units."""
 

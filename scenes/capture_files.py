@@ -1,0 +1,147 @@
+"""From a folder or a JSON of posed photographs to a `Capture`: which files, which views train, and where the box is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from scenes.blender import read_blender, split_file
+from scenes.box import Box
+from scenes.cameras import Cameras
+from scenes.capture import Capture
+from scenes.errors import InputError
+from scenes.framing import Focus, box_around, box_of_object, find_focus, find_up
+from scenes.photographs import Photograph, decode, read_header
+from scenes.scene import LoadOptions
+from scenes.transforms import Transforms, read_transforms, to_cameras
+
+NEAR = 0.05  # in distances of the cameras from what they look at: nothing is photographed from closer by
+
+
+def load_capture(path: Path, options: LoadOptions) -> Capture:
+    """Read cameras and decode all photographs. Raises InputError."""
+    if options.downscale < 1:
+        raise InputError(f"{path}: --downscale is {options.downscale}; give a whole factor of 1 or more")
+    transforms = _read(path, options)
+    splits = _splits(transforms, options)
+    if not splits["train"] and not options.evaluation_only:
+        raise InputError(f"{path}: has no training views; add frames, or hold out fewer with --hold-out-every")
+    order = list(dict.fromkeys(i for split in ("train", "val", "test") for i in splits[split]))
+    place = {i: at for at, i in enumerate(order)}
+    frames = [transforms.frames[i] for i in order]
+
+    photographs = [Photograph(frame.where, frame.picture, frame.mask, frame.dynamic_mask) for frame in frames]
+    headers = [read_header(photograph, options.max_pixels) for photograph in photographs]
+    cameras = to_cameras(frames, [(header.width, header.height) for header in headers])
+    pixels, keep = decode(photographs, headers, options.downscale, options.max_ram_gb)
+    cameras = cameras.scaled(1 / options.downscale) if options.downscale > 1 else cameras
+    framing = cameras[: len(splits["train"])] if splits["train"] else cameras
+    focus = find_focus(framing)
+    box, unbounded = _find_box(path, transforms, options, focus, Object.of(framing, pixels, keep))
+    x, y, z = find_up(framing).tolist()
+    return Capture(
+        pixels=pixels,
+        keep=keep,
+        cameras=cameras,
+        names=[frame.name for frame in frames],
+        views={split: [place[i] for i in indices] for split, indices in splits.items()},
+        box=box,
+        unbounded=unbounded,
+        background=options.background,
+        near=NEAR * focus.distance if unbounded else max(NEAR * focus.distance, 0.9 * _distance(framing, box)),
+        up=(x, y, z),
+        applied_transform=transforms.applied_transform,
+    )
+
+
+@dataclass(frozen=True)
+class Object:
+    """What transparency says about where an object is."""
+
+    cameras: Cameras
+    alpha: Callable[[int], UInt8[Tensor, "H W"]]
+
+    @classmethod
+    def of(cls, cameras: Cameras, pixels: UInt8[Tensor, "P C"], keep: Bool[Tensor, " P"] | None) -> Object | None:
+        """None for plain photographs."""
+        if pixels.shape[1] != 4:
+            return None
+        ends = cameras.size.prod(-1).cumsum(0).tolist()
+
+        def alpha(view: int) -> UInt8[Tensor, "H W"]:
+            width, height = cameras.size[view].tolist()
+            part = slice(ends[view] - width * height, ends[view])
+            known = pixels[part, 3] if keep is None else torch.where(keep[part], pixels[part, 3], 255)
+            return known.view(height, width)
+
+        return cls(cameras, alpha)
+
+
+def _read(path: Path, options: LoadOptions) -> Transforms:
+    """The JSON that `path` is or holds; for a training file of Blender also the other splits beside it."""
+    folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
+    has_splits = split_file(folder, "val").exists() or split_file(folder, "test").exists()
+    is_train = name == split_file(folder, "train").name
+    if (not name and split_file(folder, "train").exists()) or (is_train and has_splits and not options.evaluation_only):
+        return read_blender(folder, allow_outside=options.allow_outside)
+    if name:
+        return read_transforms(path, allow_outside=options.allow_outside)
+    if (folder / "transforms.json").exists():
+        return read_transforms(folder / "transforms.json", allow_outside=options.allow_outside)
+    entries = {entry.name.lower() for entry in folder.iterdir()}
+    if has_splits:
+        found = "has test views, but no transforms_train.json; name the JSON that is meant"
+    elif entries & {"sparse", "colmap", "colmap_sparse", "cameras.bin", "cameras.txt"}:
+        found = (
+            "holds a COLMAP model, which is not read yet; convert it to transforms.json, for example by ns-process-data"
+        )
+    elif "poses_bounds.npy" in entries:
+        found = "holds LLFF poses, which are not read yet; convert them to transforms.json"
+    elif any(entry.endswith((".png", ".jpg", ".jpeg")) for entry in entries):
+        found = "holds photographs without cameras; find their poses first (ns-process-data does)"
+    else:
+        found = "holds no transforms.json or transforms_train.json; give a folder of posed photographs"
+    raise InputError(f"{path}: {found}")
+
+
+def _splits(transforms: Transforms, options: LoadOptions) -> dict[str, list[int]]:
+    """train, val and test, as the files say, or else every n-th view held out. Without test views, val's are those."""
+    every = list(range(len(transforms.frames)))
+    if transforms.splits:
+        given = {"train": [], "val": [], "test": []} | transforms.splits
+        return given | {"test": given["test"] or given["val"]}
+    if options.evaluation_only and transforms.path.name != "transforms.json":
+        return {"train": [], "val": [], "test": every}
+    by_name = sorted(every, key=lambda i: transforms.frames[i].name)
+    test = by_name[:: options.hold_out_every] if options.hold_out_every > 0 else []
+    return {"train": [i for i in by_name if i not in set(test)], "val": [], "test": test}
+
+
+def _find_box(
+    path: Path, transforms: Transforms, options: LoadOptions, focus: Focus, cut_out: Object | None
+) -> tuple[Box, bool]:
+    """The box, and whether there is something to see beyond it."""
+    if options.box is not None:
+        try:
+            return Box(options.box[:3], options.box[3:]), False
+        except ValueError as error:
+            raise InputError(f"{path}: --box cannot be used: {error}; give x0 y0 z0 x1 y1 z1") from error
+    placed = transforms.box
+    if cut_out is not None:
+        start = placed.padded(0.5 * (transforms.aabb_scale - 1)) if placed and transforms.aabb_scale > 1 else placed
+        return box_of_object(cut_out.cameras, cut_out.alpha, start), False
+    if placed is not None:
+        return placed, transforms.aabb_scale != 1
+    return box_around(focus), True
+
+
+def _distance(cameras: Cameras, box: Box) -> float:
+    """Of the nearest camera from the box; 0 inside."""
+    lo, hi = torch.tensor(box.lo), torch.tensor(box.hi)
+    outside = (lo - cameras.position).clamp(min=0) + (cameras.position - hi).clamp(min=0)
+    return float(outside.norm(dim=-1).min())

@@ -62,3 +62,9 @@ EIGHT_BIT = Tolerance(0.0, 0.5 / 255 + 1e-6, "half a step of an 8-bit value")
 EXPORTED = Tolerance(
     5e-3, 0.0, "what is promised of an exported mesh at resolution 64 and above: half a percent of its size"
 )
+TRACED = Tolerance(
+    1e-4, 1e-3, "sphere tracing ends within its tolerance of 2e-4 of the box, four units across, over the slope"
+)
+NORMALS = Tolerance(
+    0.0, 5e-3, "central differences in float32: 1e-7 of rounding over a step of 2e-3, and a point that is off"
+)

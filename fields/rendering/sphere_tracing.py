@@ -1,0 +1,142 @@
+"""Sphere tracing (Hart 1996): where rays first meet the zero of a distance field.
+
+A ray advances by the distance to the nearest surface, which cannot carry it through one. Fitted fields are not quite
+distances: steps are shortened by a factor, a change of sign is bracketed and bisected, and a ray always moves on by at
+least the tolerance. Lengths inside are edges of the unit cube; what comes out is in world units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from scenes.box import Box
+from scenes.rays import Rays
+
+Distance = Callable[[Tensor], Tensor]
+"""[N, 3] of the unit cube -> signed distance [N, 1] or [N], negative inside, in edges of the cube."""
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """How rays find a surface."""
+
+    max_steps: int = 128
+    """Steps after which a ray that is still on its way counts as a miss."""
+    tolerance: float = 2e-4
+    """A ray this close to the surface has met it; also the shortest step. Edges of the unit cube."""
+    step_factor: float = 0.9
+    """How much of the distance a step takes: less for fields that overstate it."""
+    bisections: int = 10
+    """Halvings of the interval in which the sign changed."""
+    normals: Literal["differences", "autograd"] = "differences"
+    """Central differences, or the field's own derivative."""
+    normal_step: float = 1e-3
+    """Of the central differences, in edges of the unit cube."""
+    chunk: int = 1 << 16
+    """Points given to the field at once."""
+
+
+@dataclass
+class Hits:
+    """What N rays meet."""
+
+    hit: Bool[Tensor, " N"]
+    depth: Float[Tensor, " N"]
+    """Along the ray, world units; infinity for a miss."""
+    normal: Float[Tensor, "N 3"]
+    """Outward, unit length; zero for a miss."""
+    position: Float[Tensor, "N 3"]
+    """In the unit cube; for a miss, where the ray leaves the box or was given up."""
+
+
+@torch.no_grad()
+def trace(distance: Distance, rays: Rays, box: Box, config: TraceConfig | None = None) -> Hits:
+    """The first point of each ray inside the box where `distance` is not positive.
+
+    A ray that begins inside of the surface, or enters the box there, meets it at once.
+    """
+    config = config or TraceConfig()
+    origins, directions = box.to_unit(rays.origins), rays.directions
+    t, t_end = _inside(origins, directions, box)
+    hit = torch.zeros_like(t, dtype=torch.bool)
+    active = (t <= t_end).nonzero()[:, 0]
+    last_t, last_d = t.clone(), torch.full_like(t, math.inf)
+    for _ in range(config.max_steps):
+        if len(active) == 0:
+            break
+        d = evaluate(distance, origins[active] + t[active, None] * directions[active], config.chunk)
+        met = d <= config.tolerance
+        found = active[met]
+        hit[found] = True
+        bracket = (last_t[found], t[found], last_d[found], d[met])
+        t[found] = _refined(distance, origins[found], directions[found], bracket, config)
+        active, d = active[~met], d[~met]
+        last_t[active], last_d[active] = t[active], d
+        t[active] += (config.step_factor * d).clamp(min=config.tolerance)
+        active = active[t[active] <= t_end[active]]
+    t = torch.minimum(t, t_end.clamp(min=0))
+    position = origins + t[:, None] * directions
+    normal = torch.zeros_like(position)
+    normal[hit] = normals(distance, position[hit], config)
+    return Hits(hit, torch.where(hit, t * box.side, math.inf), normal, position)
+
+
+def evaluate(distance: Distance, x: Float[Tensor, "N 3"], chunk: int) -> Float[Tensor, " N"]:
+    """Distances at any number of points; what is not a number counts as far outside."""
+    parts = [distance(part).reshape(-1) for part in x.split(chunk)] if len(x) else [x[:, 0]]
+    return torch.nan_to_num(torch.cat(parts), nan=1.0)
+
+
+def normals(distance: Distance, x: Float[Tensor, "N 3"], config: TraceConfig) -> Float[Tensor, "N 3"]:
+    """Unit gradients of the distance; where it has none, the direction is up to rounding."""
+    if config.normals == "autograd":
+        gradient = torch.cat([_gradient(distance, part) for part in x.split(config.chunk)]) if len(x) else x
+    else:
+        offsets = config.normal_step * torch.eye(3, dtype=x.dtype, device=x.device)
+        sides = [evaluate(distance, (x[:, None] + s * offsets).reshape(-1, 3), config.chunk) for s in (1, -1)]
+        gradient = (sides[0] - sides[1]).view(-1, 3)
+    return torch.nn.functional.normalize(gradient, dim=-1, eps=1e-20)
+
+
+def _gradient(distance: Distance, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(distance(x).sum(), x)[0]
+
+
+def _inside(
+    origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], box: Box
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Where rays enter and leave the box, behind the origin excluded; a ray that misses leaves before it enters."""
+    lo, hi = box.to_unit(origins.new_tensor([box.lo, box.hi]))
+    d = torch.where(directions.abs() < 1e-12, 1e-12, directions)
+    a, b = (lo - origins) / d, (hi - origins) / d
+    return torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)
+
+
+def _refined(
+    distance: Distance,
+    origins: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+    bracket: tuple[Tensor, Tensor, Tensor, Tensor],
+    config: TraceConfig,
+) -> Float[Tensor, " N"]:
+    """The zero between two samples (t0, t1, d0, d1): bisected where the sign changed, else extrapolated a little."""
+    t0, t1, d0, d1 = bracket
+    slope = ((d0 - d1) / (t1 - t0)).clamp(min=0.25)  # of a grazing ray next to nothing: do not run far
+    result = torch.where(torch.isfinite(d0), t1 + d1.clamp(min=0) / slope.clamp(max=1e6), t1)
+    crossed = ((d1 < 0) & torch.isfinite(d0)).nonzero()[:, 0]
+    low, high = t0[crossed], t1[crossed]
+    for _ in range(config.bisections if len(crossed) else 0):
+        middle = 0.5 * (low + high)
+        d = evaluate(distance, origins[crossed] + middle[:, None] * directions[crossed], config.chunk)
+        low, high = torch.where(d > 0, middle, low), torch.where(d > 0, high, middle)
+    result[crossed] = 0.5 * (low + high)
+    return result

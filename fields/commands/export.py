@@ -1,0 +1,56 @@
+"""`fieldfit export`: a run as a triangle mesh in the user's own coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fields.commands.arguments import parse
+from fields.commands.device import DeviceName, choose_device
+from fields.export import check_target, export_mesh
+from fields.run import Run
+from fields.surface import SurfaceConfig
+from scenes.errors import InputError
+
+DESCRIPTION = "Write the surface of a run as a triangle mesh; that of a capture has colours."
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `fieldfit export`."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that `fieldfit fit` wrote."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """Where the mesh goes: a file ending in .ply, .obj or .glb."""
+    resolution: int = 256
+    """Cells along the longest edge of the box. Memory grows with the surface, not with the volume."""
+    device: DeviceName = "auto"
+    """Where it runs."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Returns 0."""
+    options = parse(ExportOptions, argv, prog="fieldfit export", description=DESCRIPTION)
+    device = choose_device(options.device)
+    check_target(options.out)
+    opened = Run.open(options.run)
+    if opened.scene["kind"] == "image":
+        raise InputError(
+            f"{options.run}: is of an image, which has no surface; `fieldfit render` makes a picture of it"
+        )
+    field = opened.field(device)
+    mesh = export_mesh(field, opened.scene, options.out, options.resolution, SurfaceConfig(device=str(device)))
+    lo, hi = mesh.bounds
+    watertight = "watertight" if mesh.is_watertight else "not watertight"
+    print(f"{options.out}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} triangles, {watertight}")
+    print(f"bounds {_point(lo)} to {_point(hi)}")
+    return 0
+
+
+def _point(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.5g}" for value in values) + ")"

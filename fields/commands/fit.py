@@ -1,0 +1,137 @@
+"""`fieldfit fit`: load, choose a preset, fit, save, evaluate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from fields.commands.arguments import UsageError, override, parse, split
+from fields.commands.device import choose_device, where
+from fields.commands.evaluate import measure, table
+from fields.commands.job import PROG, FitOptions, Job, is_run, resume, start
+from fields.commands.stopping import StopSignals
+from fields.fitting import Step, fit
+from fields.presets import Config
+from fields.progress import FitProgress
+from fields.run import Run
+
+SAVE_SECONDS = 60.0
+LOG_EVERY = 10
+HELP = {"-h", "--help"}
+DESCRIPTION = """Fit a field to what PATH holds. The kind of signal chooses the preset; every field of the preset is an
+option too, such as --fit.batch or --field.encoding.levels: `fieldfit fit PATH --help` lists them with their values."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Returns 0, or 128 plus the number of the signal that stopped fitting."""
+    if HELP & set(argv):
+        return _help(argv)
+    own, overrides = split(argv, FitOptions, Config, prog=PROG)
+    options = parse(FitOptions, own, prog=PROG, description=DESCRIPTION)
+    _check_duration(options)
+    device = choose_device(options.device)
+    job = resume(options, overrides) if options.resume or is_run(options.path) else start(options, overrides)
+    n_parameters = sum(parameter.numel() for parameter in job.field.parameters())
+    print(f"{job.run.path}: {job.scene.kind}, {n_parameters:,} parameters, {where(device)}", flush=True)
+    try:
+        stopped = _fit(job, device, options.profile)
+    except BaseException:
+        if job.is_new:
+            job.run.remove_if_nothing_was_saved()
+        raise
+    if stopped:
+        print(f"stopped and saved; go on with: fieldfit fit {shlex.quote(str(job.run.path))} --resume")
+        return 128 + stopped
+    _evaluate(job, device)
+    return 0
+
+
+def _help(argv: Sequence[str]) -> int:
+    """The options of this command, and when PATH is given those of the preset that it would get."""
+    with suppress(SystemExit):
+        parse(FitOptions, ["--help"], prog=PROG, description=DESCRIPTION)
+    rest, _ = split([token for token in argv if token not in HELP], FitOptions, Config, prog=PROG)
+    if rest and not rest[0].startswith("-"):
+        options = parse(FitOptions, rest, prog=PROG, description=DESCRIPTION)
+        if is_run(options.path):
+            override(Run.open(options.path).config, ["--help"], prog=PROG)
+        start(options, ["--help"])
+    return 0
+
+
+def _check_duration(options: FitOptions) -> None:
+    """Raise UsageError unless at most one is given, and is positive."""
+    if options.minutes is not None and options.steps is not None:
+        raise UsageError("--minutes and --steps are two ways to say when to stop; give one of them")
+    for flag, value in (("--minutes", options.minutes), ("--steps", options.steps)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{flag}: expected a number above 0, got {value}")
+
+
+def _fit(job: Job, device: torch.device, profile: bool) -> int:
+    """Fit and save; the number of the signal that ended it early, or 0."""
+    module = job.field.to(device)
+    state = job.checkpoint.state if job.checkpoint else None
+    step: Step | None = None
+    saved_at = time.monotonic()
+    stages: Counter[str] = Counter()  # milliseconds
+    n_steps = 0
+    with StopSignals() as stop, FitProgress(sys.stderr) as progress:
+        for step in fit(module, job.scene, job.run.config.fit, state=state):
+            progress.show(step)
+            n_steps += 1
+            if profile:
+                stages.update(step.stages)
+            if step.index % LOG_EVERY == 0:
+                _log(job.run, step)
+            if stop.received:
+                break
+            if time.monotonic() - saved_at >= SAVE_SECONDS:
+                job.run.save(module, step)
+                saved_at = time.monotonic()
+        if step is not None:
+            progress.show(step, last=True)
+            if step.index % LOG_EVERY:
+                _log(job.run, step)
+            job.run.save(module, step)
+        elif job.checkpoint:
+            progress.print(
+                f"step {job.checkpoint.step} was the last one already; fit longer with --steps or --minutes (in all)"
+            )
+        if profile and n_steps:
+            progress.print(_profile(stages, n_steps))
+        return stop.received
+
+
+def _log(opened: Run, step: Step) -> None:
+    opened.log(
+        {
+            "step": step.index,
+            "seconds": round(step.seconds, 3),
+            "loss": step.loss,
+            "psnr": step.psnr,
+            "n_samples": step.n_samples,
+            "skipped": step.skipped,
+        }
+    )
+
+
+def _profile(stages: Counter[str], n_steps: int) -> str:
+    total = sum(stages.values())
+    lines = [f"{'stage':<20} {'ms / step':>10} {'share':>7}"]
+    for name, milliseconds in stages.most_common():
+        lines.append(f"{name:<20} {milliseconds / n_steps:>10.3f} {milliseconds / total:>7.1%}")
+    return "\n".join([*lines, f"{'all of them':<20} {total / n_steps:>10.3f}"])
+
+
+def _evaluate(job: Job, device: torch.device) -> None:
+    report: dict[str, Any] = measure(job.field, job.scene, job.run.scene, "test", device)
+    job.run.write_evaluation(report | {"step": job.run.step()})
+    print(table(report))

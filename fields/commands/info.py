@@ -1,0 +1,135 @@
+"""`fieldfit info`: what a run, or data that could be fitted, consists of."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from fields.commands.arguments import parse
+from fields.commands.evaluate import number
+from fields.commands.job import is_run
+from fields.configuration import to_json
+from fields.run import Run
+from scenes import load
+from scenes.scene import LoadOptions
+
+DESCRIPTION = (
+    "What a run, or data that could be fitted, consists of; of a capture also a picture of its cameras and box."
+)
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Options of `fieldfit info`."""
+
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")]
+    """A run, an image, a mesh, or a folder or JSON of posed photographs."""
+    picture: Path | None = None
+    """Where the picture of a capture's cameras goes. By default RUN/renders/cameras.png, or NAME-cameras.png here."""
+    load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
+    """How data are loaded."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Returns 0."""
+    options = parse(InfoOptions, argv, prog="fieldfit info", description=DESCRIPTION)
+    if is_run(str(options.path)):
+        opened = Run.open(options.path)
+        described, lines = opened.scene, _of_run(opened)
+        default = options.path / "renders" / "cameras.png"
+    else:
+        scene = load(options.path, options=options.load)
+        described, lines = scene.describe(), [("bytes", f"{_bytes(options.path):,}")]
+        default = Path(f"{options.path.resolve().stem}-cameras.png")
+    for name, value in [*summary(described), *lines]:
+        print(textwrap.fill(f"{name + ':':<18} {value}", 118, subsequent_indent=" " * 19, break_on_hyphens=False))
+    if "cameras" in described:
+        print(f"{'picture:':<18} {_write_picture(described, options.picture, default)}")
+    return 0
+
+
+def summary(described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a scene says of itself, one line for each thing, cameras counted rather than listed."""
+    lines = []
+    for name, value in described.items():
+        if name == "names" or value is None:
+            continue
+        if name == "box":
+            lo, hi = value
+            text = f"{_numbers(lo)} to {_numbers(hi)}"
+        elif name == "cameras":
+            text = ", ".join(f"{len(split['size'])} {key}" for key, split in value.items() if split["size"])
+            sizes = {tuple(size) for split in value.values() for size in split["size"]}
+            text += "; " + ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:4])
+            text += f" and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
+        elif isinstance(value, Mapping):
+            text = ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
+        else:
+            text = _text(value)
+        lines.append((name.replace("_", " "), text))
+    return lines
+
+
+def _of_run(opened: Run) -> list[tuple[str, str]]:
+    files = sorted(path for path in opened.path.iterdir() if path.is_file())
+    lines = [
+        ("data", opened.data.path),
+        ("config", json.dumps(to_json(opened.config.field))),
+        ("bytes", ", ".join(f"{path.name} {path.stat().st_size:,}" for path in files)),
+    ]
+    if opened.checkpoint_exists():
+        n_parameters = sum(parameter.numel() for parameter in opened.field().parameters())
+        lines += [("parameters", f"{n_parameters:,}"), ("steps", f"{opened.step():,}")]
+    else:
+        lines.append(("steps", "none saved yet"))
+    evaluation = opened.evaluation()
+    results = "not evaluated" if evaluation is None else _results(evaluation)
+    return [*lines, ("held-out", results)]
+
+
+def _results(evaluation: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{name} {number(name, value)}" for name, value in evaluation["results"].items())
+    return f"{values} at step {evaluation.get('step')}"
+
+
+def _write_picture(described: Mapping[str, Any], asked: Path | None, default: Path) -> Path:
+    """Where it was written: where it was asked for, or else to the default, or else to a temporary folder."""
+    from fields.commands.pictures import write_png
+    from viewer.pictures import frusta
+
+    picture = frusta(described)
+    if asked is not None:
+        write_png(asked, picture)
+        return asked
+    try:
+        write_png(default, picture)
+    except OSError:
+        default = Path(tempfile.mkdtemp(prefix="fieldfit-")) / default.name
+        write_png(default, picture)
+    return default
+
+
+def _bytes(path: Path) -> int:
+    """On disk: of a file, or of all files of a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, list | tuple):
+        return _numbers(value) if all(isinstance(v, int | float) for v in value) else json.dumps(value)
+    return str(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.5g}" for value in values) + ")"

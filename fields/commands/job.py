@@ -1,0 +1,181 @@
+"""What one call of `fieldfit fit` fits: a new run, or one to go on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fields.commands.arguments import one_of, override
+from fields.commands.device import DeviceName
+from fields.doctor import cache_folder
+from fields.field import Field, RadianceField, build, initialise
+from fields.files import version
+from fields.presets import Config, EncodingName, NetworkName, preset
+from fields.run import Checkpoint, Data, Run
+from scenes import load
+from scenes.errors import InputError
+from scenes.scene import LoadOptions, Scene
+
+PROG = "fieldfit fit"
+DEMO = "demo"
+DEMO_MINUTES = 0.5
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of `fieldfit fit`."""
+
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
+    """An image, a mesh, a folder or JSON of posed photographs; `demo`, a capture that is made for it; or a run, to go
+    on with it."""
+    out: Path | None = None
+    """The run's folder. By default runs/NAME, with a number behind it where that is taken: nothing is overwritten."""
+    minutes: float | None = None
+    """Wall time of fitting; loading and evaluation are not counted."""
+    steps: int | None = None
+    """Number of steps, instead of a time."""
+    device: DeviceName = "auto"
+    """Where it runs; auto takes a GPU if torch can use one."""
+    resume: bool = False
+    """Go on with the run that --out names, or with the latest one of this name."""
+    encoding: str | None = None
+    """How coordinates become features: hash, dense, frequency or coordinates; by default the preset's."""
+    network: str | None = None
+    """What turns features into values: mlp, silu or siren; by default the preset's."""
+    profile: bool = False
+    """Print milliseconds per step by stage at the end."""
+    load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
+    """How the data are loaded; --seed is that of fitting too."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is fitted."""
+
+    run: Run
+    scene: Scene
+    field: Field | RadianceField
+    checkpoint: Checkpoint | None
+    """Where to go on."""
+    is_new: bool
+
+
+def start(options: FitOptions, overrides: Sequence[str]) -> Job:
+    """A new run. Nothing is written before all that can be wrong was looked at. Raises InputError and UsageError."""
+    encoding = one_of(EncodingName, options.encoding, "--encoding")
+    network = one_of(NetworkName, options.network, "--network")
+    if options.out is not None:
+        Run.refuse_taken(options.out)
+    data = _data(options.path)
+    scene = load(data, options=options.load)
+    config = preset(scene, encoding=encoding, network=network)
+    config = replace(config, fit=replace(config.fit, seed=options.load.seed))
+    if options.path == DEMO:
+        config = replace(config, fit=replace(config.fit, minutes=DEMO_MINUTES))
+    config = _configure(config, options, overrides)
+    describe = scene.describe()
+    built = build(config.field, describe)
+    initialise(built, config.fit.seed)
+    stored = Data(str(data.resolve()), scene.fingerprint(), options.load)
+    folder = options.out or _free_folder(_name(options.path))
+    return Job(Run.create(folder, config, describe, stored), scene, built, None, is_new=True)
+
+
+def resume(options: FitOptions, overrides: Sequence[str]) -> Job:
+    """The run that PATH or --out name, or the latest of its name. Raises InputError when it cannot go on with this."""
+    itself = is_run(options.path)
+    opened = Run.open(options.out or (Path(options.path) if itself else _latest_folder(_name(options.path))))
+    opened.lock()
+    if options.encoding or options.network:
+        raise InputError(f"{opened.path}: --encoding and --network are fixed once a run exists; start another run")
+    _refuse_other_loading(opened, options.load)
+    data = Path(opened.data.path) if itself else _data(options.path)
+    scene = load(data, options=opened.data.options)
+    if scene.fingerprint() != opened.data.fingerprint:
+        raise InputError(
+            f"{data}: holds other data than {opened.path} was fitted to; give those, or start one without --resume"
+        )
+    config = _configure(opened.config, options, overrides)
+    if config.field != opened.config.field:
+        raise InputError(f"{opened.path}: --field options are fixed once a run exists; start another run")
+    checkpoint = opened.checkpoint()
+    if checkpoint is None:
+        built = build(config.field, opened.scene)
+        initialise(built, config.fit.seed)
+    else:
+        built = opened.load(checkpoint.field)
+    opened.reconfigure(config, replace(opened.data, path=str(data.resolve())))
+    opened.rewind(checkpoint.step if checkpoint else 0)
+    return Job(opened, scene, built, checkpoint, is_new=False)
+
+
+def _configure(config: Config, options: FitOptions, overrides: Sequence[str]) -> Config:
+    """A preset, or what a run stored, with what the command line says."""
+    if options.minutes is not None:
+        config = replace(config, fit=replace(config.fit, minutes=options.minutes, steps=None))
+    if options.steps is not None:
+        config = replace(config, fit=replace(config.fit, minutes=None, steps=options.steps))
+    changed = override(config, overrides, prog=PROG)
+    if changed.fit.minutes != config.fit.minutes and changed.fit.steps == config.fit.steps:
+        changed = replace(changed, fit=replace(changed.fit, steps=None))  # steps would rule, and the option be ignored
+    return changed
+
+
+def _refuse_other_loading(opened: Run, given: LoadOptions) -> None:
+    """Options that differ from the defaults were given by hand, and have to be those of the run."""
+    default, ours = LoadOptions(), opened.data.options
+    for name, value in vars(given).items():
+        if value != vars(default)[name] and value != vars(ours)[name]:
+            raise InputError(
+                f"{opened.path}: was made with --{name.replace('_', '-')} {vars(ours)[name]}, which is fixed once a "
+                "run exists; leave it out, or start another run"
+            )
+
+
+def is_run(path: str) -> bool:
+    """Whether PATH is a run rather than data."""
+    return (Path(path) / "config.json").exists() and (Path(path) / "renders").is_dir()
+
+
+def _data(path: str) -> Path:
+    """Where the data are; those of the demo are made on first use."""
+    if path != DEMO:
+        return Path(path)
+    from scenes.demo import write_demo
+
+    folder = cache_folder() / f"demo-{version()}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.with_name(f".{folder.name}.{time.time_ns()}")
+        write_demo(unfinished)
+        with suppress(OSError):  # another process was quicker, with the same content
+            unfinished.rename(folder)
+    return folder
+
+
+def _name(path: str) -> str:
+    """What a run of this data is called by default."""
+    resolved = Path(path).resolve()
+    return resolved.parent.name if resolved.suffix.lower() == ".json" else resolved.stem
+
+
+def _free_folder(name: str) -> Path:
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def _latest_folder(name: str) -> Path:
+    """The run with the highest number."""
+    path, number = Path("runs") / name, 1
+    while (follower := Path("runs") / f"{name}-{number + 1}").exists():
+        path, number = follower, number + 1
+    return path

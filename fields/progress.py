@@ -1,0 +1,136 @@
+"""What a person sees while a field is fitted: a bar on a terminal, one plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Column
+
+from fields.fitting import Step
+
+SMOOTHING_SECONDS = 2.0
+PLAIN_SECONDS = 5.0
+REDRAW_SECONDS = 0.1
+
+
+@dataclass
+class Averages:
+    """Exponential means over the last `SMOOTHING_SECONDS` of fitting. PSNR is averaged as the squared error that it
+    stands for."""
+
+    seconds: float | None = None
+    loss: float = math.nan
+    squared_error: float = math.nan
+    samples_per_second: float = math.nan
+
+    def add(self, step: Step) -> None:
+        """Take in a step."""
+        elapsed = 0.0 if self.seconds is None else step.seconds - self.seconds
+        keep = math.exp(-elapsed / SMOOTHING_SECONDS)
+        self.seconds = step.seconds
+        self.loss = _mix(self.loss, step.loss, keep)
+        if elapsed > 0:
+            self.samples_per_second = _mix(self.samples_per_second, step.n_samples / elapsed, keep)
+        if math.isfinite(step.psnr):
+            self.squared_error = _mix(self.squared_error, 10 ** (-step.psnr / 10), keep)
+
+    @property
+    def psnr(self) -> float | None:
+        """dB, or None where nothing is measured in dB."""
+        return -10 * math.log10(self.squared_error) if self.squared_error > 0 else None
+
+
+class FitProgress:
+    """Shows steps on `stream` while used as a context manager."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.averages = Averages()
+        self._last_shown = -math.inf
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._interval = PLAIN_SECONDS
+
+    def __enter__(self) -> FitProgress:
+        if self.stream.isatty():
+            whole = Column(no_wrap=True, min_width=4)
+            columns = (BarColumn(24), TaskProgressColumn(table_column=whole), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=Console(file=self.stream), auto_refresh=False, transient=False)
+            self._task = self._bar.add_task("starting", total=1.0)
+            self._bar.start()
+            self._interval = REDRAW_SECONDS
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, step: Step, *, last: bool = False) -> None:
+        """Take in a step, and show it if the last one shown is long enough ago."""
+        self.averages.add(step)
+        now = time.monotonic()
+        if not last and now - self._last_shown < self._interval:
+            return
+        self._last_shown = now
+        text = describe(step, self.averages)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step.progress, description=text, refresh=True)
+        else:
+            self.stream.write(f"{step.progress:4.0%}  {text}\n")
+            self.stream.flush()
+
+    def print(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            self.stream.write(text + "\n")
+            self.stream.flush()
+
+
+def describe(step: Step, averages: Averages) -> str:
+    """One line: steps done, ETA, loss, PSNR where there is one, samples a second, skipped steps where there are any."""
+    parts = [f"step {step.index}", f"ETA {clock(remaining(step))}", f"loss {averages.loss:.3g}"]
+    if averages.psnr is not None:
+        parts.append(f"{averages.psnr:.2f} dB")
+    if math.isfinite(averages.samples_per_second):
+        parts.append(f"{with_prefix(averages.samples_per_second)} samples/s")
+    if step.skipped:
+        parts.append(f"{step.skipped} step{'s' * (step.skipped > 1)} skipped (not finite)")
+    return "  ".join(parts)
+
+
+def remaining(step: Step) -> float:
+    """Seconds until progress reaches 1, if it goes on as until now; infinite at the start."""
+    return step.seconds * (1 - step.progress) / step.progress if step.progress > 1e-4 else math.inf
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `12:30`, `1:02:03`."""
+    if not math.isfinite(seconds):
+        return "-:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def with_prefix(value: float) -> str:
+    """`950`, `12.3 k`, `1.50 M`: three digits."""
+    for size, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def _mix(mean: float, value: float, keep: float) -> float:
+    if not math.isfinite(value):
+        return mean
+    return value if math.isnan(mean) else keep * mean + (1 - keep) * value

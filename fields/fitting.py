@@ -14,6 +14,7 @@ from torch import Tensor
 from fields.field import Field, RadianceField
 from fields.optim import Adam, OptimiserConfig
 from fields.rendering.render import march_shape, render_rays
+from scenes.capture import Capture
 from scenes.errors import InputError
 from scenes.rays import Rays
 from scenes.scene import Scene
@@ -105,6 +106,10 @@ def fit(
     optimiser, counts = Adam(field, config.optimiser), _Counts()
     if state is not None:
         _load(state, generator, optimiser, counts)
+    elif isinstance(field, RadianceField) and isinstance(scene, Capture):
+        started = time.perf_counter()
+        field.occupancy.carve(scene, field.to_world)
+        counts.seconds += time.perf_counter() - started
     device = next(field.parameters()).device
     while (progress := _progress(config, counts)) < 1:
         watch, started = Stopwatch(), time.perf_counter()

@@ -11,8 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fields.kernels import ops
+from scenes.capture import Capture
+from scenes.visibility import may_be_solid
 
 CHUNK = 2**18
+
+
+def ball_radius(x: Float[Tensor, "N 3"], half: float, to_world: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
+    """Radius in world units of balls around cells with these middles and this half edge, in field coordinates."""
+    corner = torch.full((1, 3), half)
+    return torch.maximum((to_world(x + corner) - to_world(x)).norm(dim=-1), (to_world(x - corner) - to_world(x)).norm(dim=-1))
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,11 @@ class OccupancyConfig:
     update_every: int = 16
     """Steps of fitting between refreshes."""
     update_cells: int = 2**16
-    """Cells visited by a refresh: half drawn from all, half from the occupied."""
+    """Cells visited by a refresh: half drawn from all that are allowed, half from the occupied."""
     warmup_updates: int = 8
     """First refreshes, which visit four times as many cells."""
-    decay: float = 0.95
-    """What a refresh leaves of a cell's largest density so far."""
+    decay: float = 0.9
+    """What a visit leaves of a cell's largest density so far."""
     threshold: float = 0.01
     """A cell is occupied where one smallest step through it has at least this optical thickness."""
 
@@ -59,6 +67,26 @@ class Occupancy(nn.Module):
         self.allowed.copy_(ops.pack_bits(allowed))
         self.bits.copy_(self.bits & self.allowed)
 
+    @torch.no_grad()
+    def carve(self, capture: Capture, to_world: Callable[[Tensor], Tensor]) -> None:
+        """Leave out what the photographs show as empty or do not show, from coarse cells to fine ones."""
+        r, coarse = self.config.resolution, max(self.config.resolution // 2, 1)
+        middles = self.middles(coarse)
+        kept = may_be_solid(capture, to_world(middles), ball_radius(middles, 0.5 / coarse, to_world))
+        grid = kept.view(1, 1, coarse, coarse, coarse).float()
+        allowed = nn.functional.interpolate(grid, size=(r, r, r))[0, 0].bool()
+        index = allowed.view(-1).nonzero()[:, 0]
+        middles = self.cells(index, torch.full((len(index), 3), 0.5))
+        allowed.view(-1)[index] = may_be_solid(capture, to_world(middles), ball_radius(middles, 0.5 / r, to_world))
+        self.restrict(allowed)
+
+    @staticmethod
+    def middles(resolution: int) -> Float[Tensor, "N 3"]:
+        """Field coordinates of the middles of all cells of a grid, x fastest."""
+        axis = (torch.arange(resolution) + 0.5) / resolution
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        return torch.stack([x, y, z], dim=-1).view(-1, 3)
+
     def cells(self, index: Int[Tensor, " N"], offset: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Field coordinates of points in cells, `offset` in [0, 1) of a cell."""
         r = self.config.resolution
@@ -68,19 +96,16 @@ class Occupancy(nn.Module):
     @torch.no_grad()
     def refresh(self, sigma: Callable[[Tensor], Tensor], step: float, generator: torch.Generator) -> None:
         """Visit some cells at random points; `step` is the smallest step of a ray."""
-        c, n_cells = self.config, self.config.resolution**3
+        c = self.config
         warm = int(self.updates) < c.warmup_updates
         count = c.update_cells * (4 if warm else 1)
-        index = torch.randint(n_cells, (min(count, n_cells) // 2,), generator=generator)
+        allowed = ops.unpack_bits(self.allowed, c.resolution).view(-1).nonzero()[:, 0]
         occupied = self.occupied.view(-1).nonzero()[:, 0]
-        if len(occupied) > 0:
-            pick = torch.randint(len(occupied), (len(index),), generator=generator)
-            index = torch.cat([index, occupied[pick]])
+        index = torch.cat([_some(allowed, count // 2, generator), _some(occupied, count // 2, generator)])
         offset = torch.rand(len(index), 3, generator=generator)
         visited = torch.cat([sigma(self.cells(i, o)) for i, o in zip(index.split(CHUNK), offset.split(CHUNK), strict=True)])
-        fresh = torch.isinf(self.density[index])
-        self.density.mul_(c.decay)
-        self.density[index[fresh]] = 0.0
+        before = self.density[index]
+        self.density[index] = torch.where(torch.isinf(before), 0.0, before * c.decay)
         self.density.scatter_reduce_(0, index, visited, "amax")
         threshold = c.threshold / step
         finite = self.density[torch.isfinite(self.density)]
@@ -89,3 +114,10 @@ class Occupancy(nn.Module):
         r = c.resolution
         self.bits.copy_(ops.pack_bits((self.density > threshold).view(r, r, r)) & self.allowed)
         self.updates += 1
+
+
+def _some(cells: Int[Tensor, " N"], count: int, generator: torch.Generator) -> Int[Tensor, " M"]:
+    """All cells, or as many at random, with repetition, where they are more than `count`."""
+    if len(cells) <= count:
+        return cells
+    return cells[torch.randint(len(cells), (count,), generator=generator)]

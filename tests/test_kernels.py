@@ -1,0 +1,316 @@
+"""Every native operation against the torch reference in float64, row by row: values and gradients, on each instruction set
+that runs here, with degenerate shapes first. The references themselves are held to closed forms in test_reference.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from fields.kernels import native, ops, reference
+from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
+from tolerances import EXACT, FINE_GRID, GRADIENTS, VALUES, Tolerance
+
+COUNTS = (0, 1, 2, 17, 501)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: how to draw the inputs, and what computes them in both ways."""
+
+    name: str
+    inputs: Callable[[int, torch.Generator], list[Tensor]]
+    native: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
+    tolerance: Tolerance = VALUES
+
+
+def grid_case(dim: int, features: int, hashed: bool, finest: int = 40) -> Case:
+    shape = grid_shape(dim, 4, features, 3, finest if hashed else 9, 2**9 if hashed else None)
+
+    def inputs(n: int, g: torch.Generator) -> list[Tensor]:
+        x = torch.rand(n, dim, generator=g) * 1.2 - 0.1  # some outside of the cube
+        return [x.clamp(0, 1), torch.randn(shape.entries, features, generator=g)]
+
+    return Case(
+        f"grid-{dim}d-{features}f-{'hash' if hashed else 'dense'}-{finest}",
+        inputs,
+        lambda x, table: ops.grid_encode(x, table, shape),
+        lambda x, table: reference.grid_encode(x, table, shape),
+        FINE_GRID if finest > 100 else GRADIENTS,
+    )
+
+
+def mlp_case(dims: tuple[int, ...], activation: str, output: str, bias: bool, aux_dim: int) -> Case:
+    shape = MlpShape(dims, activation, output, bias)  # pyright: ignore[reportArgumentType]
+
+    def inputs(n: int, g: torch.Generator) -> list[Tensor]:
+        x = torch.randn(n, dims[0] - aux_dim, generator=g)
+        params = torch.randn(shape.size, generator=g) / max(dims) ** 0.5
+        aux = torch.randn(7, aux_dim, generator=g)
+        return [x, params, aux, torch.randint(7, (n,), generator=g, dtype=torch.int32)]
+
+    def call(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        if aux_dim == 0:
+            return lambda x, params, aux, index: op(x, params, shape)
+        return lambda x, params, aux, index: op(x, params, shape, aux, index)
+
+    name = f"mlp-{'-'.join(map(str, dims))}-{activation}-{output}{'-bias' if bias else ''}{f'-aux{aux_dim}' if aux_dim else ''}"
+    return Case(name, inputs, call(ops.mlp), call(reference.mlp), GRADIENTS)
+
+
+def directions(n: int, g: torch.Generator) -> list[Tensor]:
+    return [torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=1)]
+
+
+CASES = [
+    *(grid_case(dim, features, hashed) for dim in (2, 3, 4) for features in (1, 2, 4, 8) for hashed in (False, True)),
+    grid_case(3, 4, hashed=True, finest=2048),
+    mlp_case((32, 64, 64, 4), "relu", "identity", bias=False, aux_dim=0),
+    mlp_case((32, 64, 64, 3), "silu", "sigmoid", bias=True, aux_dim=16),
+    mlp_case((5, 17, 3), "sine", "identity", bias=True, aux_dim=2),
+    mlp_case((1, 1), "relu", "exp", bias=False, aux_dim=0),
+    mlp_case((3, 128, 128, 128, 1), "relu", "identity", bias=True, aux_dim=0),
+    mlp_case((130, 33, 65), "silu", "relu", bias=False, aux_dim=1),
+    *(
+        Case(
+            f"harmonics-{degree}",
+            directions,
+            lambda d, k=degree: ops.harmonics(d.detach(), k),
+            lambda d, k=degree: reference.harmonics(d.detach(), k),
+        )
+        for degree in (1, 2, 3, 4)
+    ),
+    *(
+        Case(
+            f"frequency-{dim}d-{count}",
+            lambda n, g, dim=dim: [torch.rand(n, dim, generator=g) * 2 - 1],
+            lambda x, k=count: ops.frequency(x, k),
+            lambda x, k=count: reference.frequency(x, k),
+            GRADIENTS,
+        )
+        for dim, count in ((1, 1), (2, 6), (3, 10))
+    ),
+]
+
+
+def run_both(case: Case, n: int) -> None:
+    g = torch.Generator().manual_seed(n)
+    drawn = case.inputs(n, g)
+    results = []
+    for call, dtype in ((case.native, torch.float32), (case.reference, torch.float64)):
+        leaves = [x.detach().clone().to(dtype).requires_grad_() if x.is_floating_point() else x for x in drawn]
+        out = call(*leaves)
+        d_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        if out.requires_grad:
+            out.backward(d_out)
+        results.append((out.detach(), [x.grad for x in leaves if x.is_floating_point()]))
+    (value, gradients), (expected, expected_gradients) = results
+    case.tolerance.check(value, expected)
+    for got, want in zip(gradients, expected_gradients, strict=True):
+        assert (got is None) == (want is None)
+        if got is not None and want is not None:
+            scale = want.abs().amax().clamp(min=1) if want.numel() else torch.ones(())
+            case.tolerance.check(got.double() / scale, want / scale)
+
+
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_operation_agrees_with_reference(case: Case, n: int) -> None:
+    run_both(case, n)
+
+
+@pytest.mark.parametrize("isa", native.available()[1:])
+def test_every_instruction_set_agrees(isa: str) -> None:
+    """The whole table again in a process that is forced to another instruction set."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import test_kernels as t\n"
+        "for case in t.CASES:\n"
+        "    for n in t.COUNTS: t.run_both(case, n)\n"
+        "t.run_march(); t.run_composite(300); t.run_adam()\n"
+        "print(t.native.isa())"
+    )
+    environment = {"FIELDFIT_ISA": isa, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == isa
+
+
+def test_unknown_instruction_set_is_refused() -> None:
+    code = "from fields.kernels import native; native.core()"
+    environment = {"FIELDFIT_ISA": "mmx", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "FIELDFIT_ISA=mmx" in done.stderr
+
+
+MARCHES = [
+    MarchShape(16, False, 0.01, 20.0, 0.02, 0.0, 1000),
+    MarchShape(16, False, 0.01, 20.0, 0.02, 0.01, 1000),
+    MarchShape(16, True, 0.01, 20.0, 0.02, 0.02, 1000),
+    MarchShape(16, False, 0.01, 20.0, 0.02, 0.0, 3),
+    MarchShape(1, False, 0.0, 5.0, 0.3, 0.0, 100),
+]
+
+
+def run_march() -> None:
+    g = torch.Generator().manual_seed(0)
+    origins = torch.randn(301, 3, generator=g) * 1.5 + 0.5
+    directions = torch.nn.functional.normalize(torch.rand(301, 3, generator=g) - origins, dim=1)
+    directions[:3] = torch.eye(3)  # along the axes: a zero in the direction
+    for shape in MARCHES:
+        occupied = torch.rand((shape.resolution,) * 3, generator=g) < 0.3
+        jitter = torch.rand(301, generator=g)
+        got = ops.march(origins, directions, jitter, ops.pack_bits(occupied), shape)
+        wide = origins.double(), directions.double(), jitter.double()
+        offsets, t0, t1, x, _ = reference.march(*wide, occupied, shape)
+        # A step whose middle lies within rounding of a cell's face may fall on either side of it.
+        same = got.offsets.diff() == offsets.diff()
+        assert same.float().mean() > 0.98
+        keep = same.repeat_interleave(got.offsets.diff())
+        keep64 = same.repeat_interleave(offsets.diff())
+        GRADIENTS.check(got.t0[keep], t0[keep64])
+        GRADIENTS.check(got.t1[keep], t1[keep64])
+        GRADIENTS.check(got.x[keep], x[keep64])
+        EXACT.check(got.ray, torch.repeat_interleave(torch.arange(301, dtype=torch.int32), got.offsets.diff()))
+
+
+def test_march_agrees_with_reference() -> None:
+    run_march()
+
+
+def test_march_of_nothing() -> None:
+    shape = MARCHES[0]
+    bits = ops.pack_bits(torch.ones(16, 16, 16, dtype=torch.bool))
+    none = ops.march(torch.zeros(0, 3), torch.zeros(0, 3), None, bits, shape)
+    assert none.offsets.tolist() == [0]
+    assert len(none.t0) == 0
+    past = ops.march(torch.tensor([[2.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0]]), None, bits, shape)
+    assert past.offsets.tolist() == [0, 0]
+
+
+def test_march_through_full_cube_covers_it() -> None:
+    """Through an occupied cube the steps are as many as fit between the faces."""
+    shape = MarchShape(8, False, 0.0, 10.0, 0.01, 0.0, 1000)
+    s = ops.march(
+        torch.tensor([[-1.0, 0.5, 0.5]]),
+        torch.tensor([[1.0, 0.0, 0.0]]),
+        torch.zeros(1),
+        ops.pack_bits(torch.ones(8, 8, 8, dtype=torch.bool)),
+        shape,
+    )
+    assert 100 <= len(s.t0) <= 101
+    GRADIENTS.check(s.t0[:1], torch.ones(1))
+    GRADIENTS.check(s.t1[:-1], s.t0[1:])
+
+
+def packed_rays(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(n)
+    counts = torch.randint(0, 9, (n,), generator=g)
+    if n > 2:
+        counts[:3] = torch.tensor([0, 1, 200])
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    s = int(offsets[-1])
+    t0 = torch.rand(s, generator=g) * 3
+    t1 = t0 + torch.rand(s, generator=g) * 0.1
+    return torch.rand(s, generator=g) * 30, torch.rand(s, 3, generator=g), t0, t1, offsets
+
+
+def run_composite(n: int) -> None:
+    sigma, rgb, t0, t1, offsets = packed_rays(n)
+    results = []
+    for op, dtype in ((ops.composite, torch.float32), (reference.composite, torch.float64)):
+        leaves = sigma.clone().to(dtype).requires_grad_(), rgb.clone().to(dtype).requires_grad_()
+        out = op(*leaves, t0.to(dtype), t1.to(dtype), offsets)
+        g = torch.Generator().manual_seed(1)
+        torch.autograd.backward(out, [torch.randn(o.shape, generator=g).to(dtype) for o in out])
+        results.append([*(o.detach() for o in out), *(x.grad for x in leaves)])
+    for got, want in zip(*results, strict=True):
+        assert got is not None and want is not None
+        GRADIENTS.check(got, want)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 300])
+def test_composite_agrees_with_reference(n: int) -> None:
+    run_composite(n)
+
+
+def run_adam() -> None:
+    g = torch.Generator().manual_seed(0)
+    for skip_zero in (False, True):
+        for n in (1, 15, 1003):
+            start = [torch.randn(n, generator=g) for _ in range(2)]
+            state = [start[0], torch.zeros(n), torch.zeros(n)]
+            wide = [x.double() for x in state]
+            for step in range(1, 5):
+                grad = torch.randn(n, generator=g) * (torch.rand(n, generator=g) < 0.5)
+                ops.adam(state[0], grad, (state[1], state[2]), 1e-2, (0.9, 0.99), 1e-15, step, skip_zero)
+                reference.adam(wide[0], grad.double(), wide[1], wide[2], 1e-2, (0.9, 0.99), 1e-15, step, skip_zero)
+            for got, want in zip(state, wide, strict=True):
+                GRADIENTS.check(got, want)
+
+
+def test_adam_agrees_with_reference() -> None:
+    run_adam()
+
+
+def test_adam_agrees_with_torch(generator: torch.Generator) -> None:
+    param = torch.randn(40, dtype=torch.float64, generator=generator)
+    other = torch.nn.Parameter(param.clone())
+    optimiser = torch.optim.Adam([other], lr=1e-2, betas=(0.9, 0.99), eps=1e-15)
+    moments = torch.zeros(40, dtype=torch.float64), torch.zeros(40, dtype=torch.float64)
+    for step in range(1, 6):
+        grad = torch.randn(40, dtype=torch.float64, generator=generator)
+        other.grad = grad.clone()
+        optimiser.step()
+        reference.adam(param, grad, *moments, 1e-2, (0.9, 0.99), 1e-15, step, skip_zero=False)
+    VALUES.check(param, other.detach())
+
+
+def test_bits_round_trip(generator: torch.Generator) -> None:
+    for r in (1, 3, 8, 33):
+        occupied = torch.rand(r, r, r, generator=generator) < 0.5
+        assert torch.equal(ops.unpack_bits(ops.pack_bits(occupied), r), occupied)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_are_the_same_every_time(threads: int, generator: torch.Generator) -> None:
+    torch.set_num_threads(threads)
+    grid: GridShape = grid_shape(3, 8, 4, 4, 64, 2**10)
+    x = torch.rand(5000, 3, generator=generator)
+    table = torch.randn(grid.entries, 4, generator=generator, requires_grad=True)
+    shape = MlpShape((32, 64, 4), "relu", "identity", bias=False)
+    params = torch.randn(shape.size, generator=generator, requires_grad=True)
+    runs = []
+    for _ in range(3):
+        table.grad = params.grad = None
+        ops.mlp(ops.grid_encode(x, table, grid), params, shape).square().sum().backward()
+        assert table.grad is not None and params.grad is not None
+        runs.append((table.grad, params.grad))
+    for again in runs[1:]:
+        EXACT.check(again[0], runs[0][0])
+        EXACT.check(again[1], runs[0][1])
+
+
+def test_wrong_shapes_are_refused() -> None:
+    grid = grid_shape(3, 2, 4, 4, 8, None)
+    core = native.core()
+    with pytest.raises(ValueError, match=r"table must be"):
+        ops.grid_spec(grid).forward(torch.zeros(2, 3), torch.zeros(5, 4), torch.zeros(2, 8))
+    with pytest.raises(ValueError, match=r"x must be"):
+        ops.grid_spec(grid).forward(torch.zeros(2, 2), torch.zeros(grid.entries, 4), torch.zeros(2, 8))
+    with pytest.raises(ValueError, match=r"offsets must rise"):
+        core.composite_forward(
+            torch.tensor([0, 5]), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2), torch.zeros(2),
+            torch.zeros(1, 3), torch.zeros(1), torch.zeros(1),
+        )  # fmt: skip
+    with pytest.raises(ValueError, match=r"index points outside"):
+        shape = MlpShape((3, 2), "relu", "identity", bias=False)
+        index = torch.tensor([9], dtype=torch.int32)
+        ops.mlp(torch.zeros(1, 2), torch.zeros(6), shape, torch.zeros(4, 1), index)

@@ -85,7 +85,7 @@ class Cameras:
 
     def scaled(self, factor: float) -> Cameras:
         """The cameras of pictures `factor` times as large; a rest of less than one pixel is cut off."""
-        size = (self.size * factor + 1e-4).floor().clamp(min=1).to(self.size.dtype)
+        size = (self.size.double() * factor + 1e-6).floor().clamp(min=1).to(self.size.dtype)
         return replace(self, focal=self.focal * factor, centre=self.centre * factor, size=size)
 
     @cached_property
@@ -132,7 +132,8 @@ class Cameras:
     def inverse_error(self, view: int) -> float:
         """Largest distance in pixels between a point on the edge of a picture and where its ray is seen."""
         plane, d_camera = self._edge(view)
-        return float(((self._bend(d_camera, view) - plane) * self.focal[view]).norm(dim=-1).max())
+        error = ((self._bend(d_camera, view) - plane) * self.focal[view]).norm(dim=-1)
+        return float(error.nan_to_num(torch.inf).max())
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, from which `from_json` rebuilds the same cameras."""
@@ -180,8 +181,10 @@ class Cameras:
 
     def _largest_radius(self, view: int) -> float:
         """How far from the axis (tangent of the angle) the picture reaches; beyond, a lens polynomial folds back."""
-        _, d_camera = self._edge(view)
-        return 1.02 * float((d_camera[:, :2].norm(dim=-1) / d_camera[:, 2]).max())
+        plane, d_camera = self._edge(view)
+        invertible = (self._bend(d_camera, view) - plane).norm(dim=-1) < 1e-3
+        reach = d_camera[:, :2].norm(dim=-1) / d_camera[:, 2]
+        return 1.02 * float(torch.where(invertible, reach, 0.0).max())
 
 
 def _pinhole(plane: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3"]:

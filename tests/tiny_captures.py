@@ -1,0 +1,98 @@
+"""Captures of a few pixels, written to files as other programs would, for tests of what reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+ANGLE = 0.8  # radians, the horizontal field of view of every camera here
+
+
+def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike = (0, 0, 1)) -> np.ndarray:
+    """[4, 4] OpenGL camera-to-world: x right, y up, z backward."""
+    backward = np.subtract(position, target) / np.linalg.norm(np.subtract(position, target))
+    right = np.cross(up, backward)
+    right = right / np.linalg.norm(right)
+    matrix = np.eye(4)
+    matrix[:3] = np.stack((right, np.cross(backward, right), backward, np.asarray(position, float)), 1)
+    return matrix
+
+
+def ring(n: int, radius: float = 4.0, height: float = 2.0, target: ArrayLike = (0, 0, 0)) -> list[np.ndarray]:
+    """Cameras in a circle that look at its middle."""
+    angles = np.arange(n) * 2 * np.pi / n
+    centre = np.asarray(target, float)
+    return [look_at(centre + (radius * np.cos(a), radius * np.sin(a), height), centre) for a in angles]
+
+
+def pixel_rays(matrix: np.ndarray, width: int, height: int, angle: float = ANGLE) -> tuple[np.ndarray, np.ndarray]:
+    """Origin [3] and unit directions [H, W, 3] of a pinhole camera, from the definition."""
+    focal = 0.5 * width / np.tan(0.5 * angle)
+    x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
+    local = np.stack((x / focal, -y / focal, -np.ones_like(x)), -1)
+    directions = local @ matrix[:3, :3].T
+    return matrix[:3, 3], directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+
+
+def sky(matrix: np.ndarray, width: int, height: int) -> np.ndarray:
+    """[H, W, 3] bytes: a picture of a world so large that colour depends on direction alone, 0.5 + 0.5 d."""
+    return np.round(255 * (0.5 + 0.5 * pixel_rays(matrix, width, height)[1])).astype(np.uint8)
+
+
+def ball(matrix: np.ndarray, width: int, height: int, centre: ArrayLike, radius: float) -> np.ndarray:
+    """[H, W, 4] bytes: a red ball cut out."""
+    origin, directions = pixel_rays(matrix, width, height)
+    to_centre = np.subtract(centre, origin)
+    along = directions @ to_centre
+    hit = (to_centre @ to_centre - along**2 < radius**2) & (along > 0)
+    return np.where(hit[..., None], (255, 0, 0, 255), (0, 0, 0, 0)).astype(np.uint8)
+
+
+def frame(name: str, matrix: np.ndarray, **fields: Any) -> dict[str, Any]:
+    return {"file_path": name, "transform_matrix": matrix.tolist(), **fields}
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_json(path: Path, data: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def write_transforms(
+    folder: Path,
+    matrices: Sequence[np.ndarray],
+    paint: Callable[[np.ndarray, int, int], np.ndarray] = sky,
+    size: tuple[int, int] = (8, 8),
+    **fields: Any,
+) -> Path:
+    """`transforms.json` with pictures `images/000.png` ..., painted from each camera."""
+    frames = [frame(f"images/{i:03}.png", matrix) for i, matrix in enumerate(matrices)]
+    for entry, matrix in zip(frames, matrices, strict=True):
+        write_picture(folder / entry["file_path"], paint(matrix, *size))
+    return write_json(folder / "transforms.json", {"camera_angle_x": ANGLE, **fields, "frames": frames})
+
+
+def write_blender(
+    folder: Path,
+    splits: dict[str, Sequence[np.ndarray]],
+    paint: Callable[[np.ndarray, int, int], np.ndarray],
+    size: tuple[int, int] = (8, 8),
+) -> Path:
+    """`transforms_train.json` and others beside it, with pictures named without their extension."""
+    for split, matrices in splits.items():
+        frames = [frame(f"./{split}/r_{i}", matrix) for i, matrix in enumerate(matrices)]
+        for i, matrix in enumerate(matrices):
+            write_picture(folder / split / f"r_{i}.png", paint(matrix, *size))
+        write_json(folder / f"transforms_{split}.json", {"camera_angle_x": ANGLE, "frames": frames})
+    return folder

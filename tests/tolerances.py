@@ -68,3 +68,12 @@ TRACED = Tolerance(
 NORMALS = Tolerance(
     0.0, 5e-3, "central differences in float32: 1e-7 of rounding over a step of 2e-3, and a point that is off"
 )
+PATHS = Tolerance(
+    1e-4, 1e-4, "poses that went through angles, splines or degrees in float32, in scenes a few units across"
+)
+
+# Pictures.
+FILM = Tolerance(
+    0.0, 6 / 255, "x264 at rate factor 16 in 4:2:0, within areas of one colour, through 8-bit YCbCr and back"
+)
+TURBO_FIT = Tolerance(0.0, 0.15, "the published polynomial of degree 5 is this far from its own table at the dark ends")

@@ -1,1 +1,43 @@
-"""."""
+"""Looking at fields: camera paths, films and pictures. Names are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from viewer.orbits import orbit
+    from viewer.paths import CameraPath, interpolate, read_camera_path, write_camera_path
+    from viewer.pictures import comparison, depth_colours, frusta, normal_colours, save_png
+    from viewer.video import read_video, write_frames, write_video
+
+__all__ = [
+    "CameraPath",
+    "comparison",
+    "depth_colours",
+    "frusta",
+    "interpolate",
+    "normal_colours",
+    "orbit",
+    "read_camera_path",
+    "read_video",
+    "save_png",
+    "write_camera_path",
+    "write_frames",
+    "write_video",
+]
+
+
+def __getattr__(name: str) -> object:
+    match name:
+        case "orbit":
+            module = "viewer.orbits"
+        case "CameraPath" | "interpolate" | "read_camera_path" | "write_camera_path":
+            module = "viewer.paths"
+        case "comparison" | "depth_colours" | "frusta" | "normal_colours" | "save_png":
+            module = "viewer.pictures"
+        case "read_video" | "write_frames" | "write_video":
+            module = "viewer.video"
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return vars(importlib.import_module(module))[name]

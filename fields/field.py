@@ -74,6 +74,7 @@ class Field(nn.Module):
         self.network = build_network(config.network, self.encoding.width, channels)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
+        """Values at points of the unit cube."""
         return self.network(self.encoding(x))
 
 
@@ -115,7 +116,7 @@ class RadianceField(nn.Module):
         return self.color_network(latent, ops.harmonics(directions, self.harmonics_degree), index)
 
     def forward(self, x: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
-        """(rgb [N, 3] in the display's colour space, sigma [N]) at field coordinates x, seen along unit directions d."""
+        """(rgb [N, 3] in the display's colour space, sigma [N]) at field coordinates x, seen along directions d."""
         latent = self.latent(x)
         return self.color(latent, d), reference.activate("exp", latent[:, 0])
 

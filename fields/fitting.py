@@ -1,4 +1,4 @@
-"""Fitting: draw samples of a scene, move a field towards them. One generator; whoever iterates decides what else happens."""
+"""Fitting: draw samples of a scene, move a field towards them. A generator; who iterates decides what else happens."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class Stopwatch:
     at: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
+        """Count the time since the last lap to a stage."""
         now = time.perf_counter()
         self.stages[stage] = self.stages.get(stage, 0.0) + (now - self.at) * 1e3
         self.at = now

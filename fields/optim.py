@@ -1,4 +1,4 @@
-"""Adam over a field's parameters, with a rate for tables and one for networks, and table entries touched only where samples were."""
+"""Adam over a field's parameters: one rate for tables and one for networks; a step touches what its samples touched."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ class Adam:
         """
         expected = self.state()
         if set(state) != set(expected) or any(state[k].shape != v.shape for k, v in expected.items()):
-            raise InputError("the optimiser's state belongs to another field; expected one saved with this configuration")
+            raise InputError(
+                "the optimiser's state belongs to another field; expected one saved with this configuration"
+            )
         for key, value in expected.items():
             value.copy_(state[key])
         self.steps = int(state["steps"])

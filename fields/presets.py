@@ -28,9 +28,7 @@ class Config:
     """How long, how fast, from which seed."""
 
 
-def preset(
-    scene: Scene, *, encoding: EncodingName | None = None, network: NetworkName | None = None
-) -> Config:
+def preset(scene: Scene, *, encoding: EncodingName | None = None, network: NetworkName | None = None) -> Config:
     """The configuration for a scene; `encoding` and `network` replace the preset's own by name."""
     match scene.kind:
         case "image":
@@ -48,7 +46,11 @@ def image_preset(longest: float, pixels: float) -> Config:
     """A 2-D hash grid that reaches pixel resolution, with room for about one entry per pixel at its finest level."""
     size = min(max(math.ceil(math.log2(max(pixels, 16))), 14), 22)
     encoding = Hash(
-        levels=8, features_per_level=4, log2_table_size=size, base_resolution=16, finest_resolution=max(int(longest), 32)
+        levels=8,
+        features_per_level=4,
+        log2_table_size=size,
+        base_resolution=16,
+        finest_resolution=max(int(longest), 32),
     )
     return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.2))
 
@@ -97,7 +99,7 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
     if network is None:
         network = "siren" if isinstance(new, Coordinates) else "mlp"
     if network != "siren" and isinstance(new, Coordinates):
-        raise InputError(f"--encoding coordinates --network {network}: plain coordinates need --network siren, or a grid")
+        raise InputError(f"--network {network} cannot read plain coordinates: take --network siren, or --encoding hash")
     wide = MLP(hidden_dim=128, hidden_layers=3, bias=True)
     trunk: NetworkConfig
     match network:

@@ -1,5 +1,5 @@
-"""Every native operation against the torch reference in float64, row by row: values and gradients, on each instruction set
-that runs here, with degenerate shapes first. The references themselves are held to closed forms in test_reference.py."""
+"""Every native operation against the torch reference in float64, row by row: values and gradients, on each instruction
+set that runs here, degenerate shapes first. The references themselves are held to closed forms in test_reference.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tolerances import EXACT, FINE_GRID, GRADIENTS, VALUES, Tolerance
 from torch import Tensor
 
 from fields.kernels import native, ops, reference
 from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
-from tolerances import EXACT, FINE_GRID, GRADIENTS, VALUES, Tolerance
 
 COUNTS = (0, 1, 2, 17, 501)
 
@@ -60,7 +60,7 @@ def mlp_case(dims: tuple[int, ...], activation: str, output: str, bias: bool, au
             return lambda x, params, aux, index: op(x, params, shape)
         return lambda x, params, aux, index: op(x, params, shape, aux, index)
 
-    name = f"mlp-{'-'.join(map(str, dims))}-{activation}-{output}{'-bias' if bias else ''}{f'-aux{aux_dim}' if aux_dim else ''}"
+    name = "mlp-" + "-".join([*map(str, dims), activation, output, "bias" if bias else "", f"aux{aux_dim}"])
     return Case(name, inputs, call(ops.mlp), call(reference.mlp), GRADIENTS)
 
 
@@ -251,7 +251,7 @@ def run_adam() -> None:
             for step in range(1, 5):
                 grad = torch.randn(n, generator=g) * (torch.rand(n, generator=g) < 0.5)
                 ops.adam(state[0], grad, (state[1], state[2]), 1e-2, (0.9, 0.99), 1e-15, step, skip_zero)
-                reference.adam(wide[0], grad.double(), wide[1], wide[2], 1e-2, (0.9, 0.99), 1e-15, step, skip_zero)
+                reference.adam(wide[0], grad.double(), (wide[1], wide[2]), 1e-2, (0.9, 0.99), 1e-15, step, skip_zero)
             for got, want in zip(state, wide, strict=True):
                 GRADIENTS.check(got, want)
 
@@ -269,7 +269,7 @@ def test_adam_agrees_with_torch(generator: torch.Generator) -> None:
         grad = torch.randn(40, dtype=torch.float64, generator=generator)
         other.grad = grad.clone()
         optimiser.step()
-        reference.adam(param, grad, *moments, 1e-2, (0.9, 0.99), 1e-15, step, skip_zero=False)
+        reference.adam(param, grad, moments, 1e-2, (0.9, 0.99), 1e-15, step, skip_zero=False)
     VALUES.check(param, other.detach())
 
 
@@ -310,7 +310,7 @@ def test_wrong_shapes_are_refused() -> None:
             torch.tensor([0, 5]), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2), torch.zeros(2),
             torch.zeros(1, 3), torch.zeros(1), torch.zeros(1),
         )  # fmt: skip
+    shape = MlpShape((3, 2), "relu", "identity", bias=False)
+    index = torch.tensor([9], dtype=torch.int32)
     with pytest.raises(ValueError, match=r"index points outside"):
-        shape = MlpShape((3, 2), "relu", "identity", bias=False)
-        index = torch.tensor([9], dtype=torch.int32)
         ops.mlp(torch.zeros(1, 2), torch.zeros(6), shape, torch.zeros(4, 1), index)

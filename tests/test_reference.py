@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import sph_harm_y
+from tolerances import FINITE_DIFFERENCES, QUADRATURE, VALUES
 
 from fields.kernels import reference
 from fields.kernels.shapes import MarchShape, MlpShape, grid_shape
-from tolerances import FINITE_DIFFERENCES, QUADRATURE, VALUES
 
 
 def test_grid_reproduces_a_linear_function(generator: torch.Generator) -> None:
@@ -70,7 +70,9 @@ def test_frequency_is_sines_and_cosines() -> None:
 def test_mlp_agrees_with_torch_modules(generator: torch.Generator) -> None:
     shape = MlpShape((5, 7, 3), "silu", "sigmoid", bias=True)
     params = torch.randn(shape.size, dtype=torch.float64, generator=generator)
-    net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.SiLU(), torch.nn.Linear(7, 3), torch.nn.Sigmoid()).double()
+    net = torch.nn.Sequential(
+        torch.nn.Linear(5, 7), torch.nn.SiLU(), torch.nn.Linear(7, 3), torch.nn.Sigmoid()
+    ).double()
     torch.nn.utils.vector_to_parameters(params, net.parameters())
     x = torch.randn(11, 5, dtype=torch.float64, generator=generator)
     VALUES.check(reference.mlp(x, params, shape), net(x).detach())

@@ -47,12 +47,45 @@ struct RayBatch {
   const float* jitter;      // [n] in [0, 1), or null for 0.5
 };
 
+struct SampleBuffer {
+  std::vector<float> t0, t1, x;
+
+  void clear() {
+    t0.clear();
+    t1.clear();
+    x.clear();
+  }
+  void add(float from, float to, const float* point) {
+    t0.push_back(from);
+    t1.push_back(to);
+    x.insert(x.end(), point, point + 3);
+  }
+  void append(const SampleBuffer& other) {
+    t0.insert(t0.end(), other.t0.begin(), other.t0.end());
+    t1.insert(t1.end(), other.t1.begin(), other.t1.end());
+    x.insert(x.end(), other.x.begin(), other.x.end());
+  }
+};
+
 // Packed samples of a batch of rays: those of ray i are offsets[i] .. offsets[i + 1].
 struct Samples {
   std::vector<int64_t> offsets;
-  std::vector<float> t0, t1;
-  std::vector<float> x;      // [s, 3], field coordinates
+  SampleBuffer of;           // of.x [s, 3] in field coordinates
   std::vector<int32_t> ray;  // [s]
+
+  // From counts in `offsets` (that of ray i at i + 1) and the samples in parts, in the order of rays.
+  void collect(const std::vector<SampleBuffer>& parts) {
+    for (size_t i = 1; i < offsets.size(); ++i) offsets[i] += offsets[i - 1];
+    size_t total = static_cast<size_t>(offsets.back());
+    of.t0.reserve(total);
+    of.t1.reserve(total);
+    of.x.reserve(total * 3);
+    ray.reserve(total);
+    for (const SampleBuffer& part : parts) of.append(part);
+    for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+      ray.insert(ray.end(), static_cast<size_t>(offsets[i + 1] - offsets[i]), static_cast<int32_t>(i));
+    }
+  }
 };
 
 struct CompositeInput {
@@ -87,6 +120,8 @@ void harmonics(int degree, int64_t n, const float* d, float* out);
 void frequency(int dim, int n_frequencies, int64_t n, const float* x, float* out);
 void frequency_backward(int dim, int n_frequencies, int64_t n, const float* x, const float* d_out, float* d_x);
 Samples march(const RayBatch&, const MarchRule&, int max_samples);
+// The same, up to where each ray has become opaque; sees the density of the field on the way.
+Samples march_visible(const Grid&, const Mlp& density, const RayBatch&, const MarchRule&, float min_transmittance);
 void composite_forward(const CompositeInput&, const Rendering&);
 void composite_backward(const CompositeInput&, const Rendering& forward, const float* d_rgb, const float* d_opacity,
                         const float* d_depth, float* d_sigma, float* d_sample_rgb);

@@ -155,20 +155,19 @@ Owned<T> owned(std::vector<T>& values, std::vector<size_t> shape, const nb::caps
   return Owned<T>(values.data(), shape.size(), shape.data(), owner);
 }
 
-nb::tuple march_rays(const Mat& origins, const Mat& directions, const std::optional<Vec>& jitter, const IntVec& occupancy,
-                     int resolution, bool contracted, float near, float far, float step, float cone_angle, int max_samples) {
-  MarchRule rule = rule_of(occupancy, resolution, contracted, near, far, step, cone_angle);
-  RayBatch rays = rays_of(origins, directions, jitter);
+// Runs a march without the interpreter lock and hands its arrays to torch without copies.
+template <class March>
+nb::tuple sampled(March march) {
   auto samples = std::make_unique<Samples>();
   {
     nb::gil_scoped_release release;
-    *samples = march(rays, rule, max_samples);
+    *samples = march();
   }
   Samples* s = samples.release();
   nb::capsule owner(s, [](void* p) noexcept { delete static_cast<Samples*>(p); });
-  size_t n = s->t0.size();
-  return nb::make_tuple(owned(s->offsets, {s->offsets.size()}, owner), owned(s->t0, {n}, owner), owned(s->t1, {n}, owner),
-                        owned(s->x, {n, 3}, owner), owned(s->ray, {n}, owner));
+  size_t n = s->of.t0.size();
+  return nb::make_tuple(owned(s->offsets, {s->offsets.size()}, owner), owned(s->of.t0, {n}, owner),
+                        owned(s->of.t1, {n}, owner), owned(s->of.x, {n, 3}, owner), owned(s->ray, {n}, owner));
 }
 
 bool supported() {
@@ -256,9 +255,27 @@ NB_MODULE(FIELDFIT_MODULE, m) {
     frequency_backward(static_cast<int>(x.shape(1)), n_frequencies, static_cast<int64_t>(x.shape(0)), x.data(), d_out.data(), d_x.data());
   });
 
-  m.def("march", &march_rays, nb::arg("origins"), nb::arg("directions"), nb::arg("jitter").none(), nb::arg("occupancy"),
-        nb::arg("resolution"), nb::arg("contracted"), nb::arg("near"), nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"),
-        nb::arg("max_samples"));
+  m.def("march", [](const Mat& origins, const Mat& directions, const std::optional<Vec>& jitter, const IntVec& occupancy,
+                    int resolution, bool contracted, float near, float far, float step, float cone_angle, int max_samples) {
+    MarchRule rule = rule_of(occupancy, resolution, contracted, near, far, step, cone_angle);
+    RayBatch rays = rays_of(origins, directions, jitter);
+    return sampled([&] { return march(rays, rule, max_samples); });
+  }, nb::arg("origins"), nb::arg("directions"), nb::arg("jitter").none(), nb::arg("occupancy"), nb::arg("resolution"),
+     nb::arg("contracted"), nb::arg("near"), nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("max_samples"));
+
+  m.def("march_visible", [](const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params,
+                            const Mat& origins, const Mat& directions, const std::optional<Vec>& jitter, const IntVec& occupancy,
+                            int resolution, bool contracted, float near, float far, float step, float cone_angle,
+                            float min_transmittance) {
+    MarchRule rule = rule_of(occupancy, resolution, contracted, near, far, step, cone_angle);
+    RayBatch rays = rays_of(origins, directions, jitter);
+    Grid view = grid.view(table);
+    Mlp mlp = density.view(density_params);
+    expect(grid.dim == 3 && mlp.dims[0] == static_cast<int>(grid.width()), "the density network takes the features of a 3-D grid");
+    return sampled([&] { return march_visible(view, mlp, rays, rule, min_transmittance); });
+  }, nb::arg("grid"), nb::arg("table"), nb::arg("density"), nb::arg("density_params"), nb::arg("origins"), nb::arg("directions"),
+     nb::arg("jitter").none(), nb::arg("occupancy"), nb::arg("resolution"), nb::arg("contracted"), nb::arg("near"),
+     nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("min_transmittance"));
 
   m.def("composite_forward", [](const LongVec& offsets, const Vec& sigma, const Mat& rgb, const Vec& t0, const Vec& t1,
                                 const Mat& out_rgb, const Vec& opacity, const Vec& depth) {

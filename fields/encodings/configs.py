@@ -24,7 +24,7 @@ class Hash:
 
 @dataclass(frozen=True)
 class Dense:
-    """Multi-resolution grid with a vertex of its own everywhere: no collisions, memory by the cube of the resolution."""
+    """Multi-resolution grid with every vertex stored: no collisions, memory by the cube of the resolution."""
 
     levels: int = 4
     """Resolutions, from base to finest in geometric progression."""

@@ -22,6 +22,7 @@ class FrequencyEncoding(nn.Module):
         self.width = dim * (1 + 2 * config.n_frequencies)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
+        """D (1 + 2 n_frequencies) values of each point."""
         return torch.cat([2 * x - 1, ops.frequency(x, self.n_frequencies)], dim=1)
 
 
@@ -33,4 +34,5 @@ class CoordinateEncoding(nn.Module):
         self.width = dim
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """From the unit cube to [-1, 1]."""
         return 2 * x - 1

@@ -35,7 +35,7 @@ def shape_of(config: Hash | Dense, dim: int) -> GridShape:
     )
     if shape.entries * shape.features > 2**31:
         raise InputError(
-            f"grid: {shape.entries * shape.features:,} parameters are more than fit; lower finest_resolution, or use hash"
+            f"grid: {shape.entries * shape.features:,} parameters are too many; lower finest_resolution, or use hash"
         )
     return shape
 
@@ -55,4 +55,5 @@ class GridEncoding(nn.Module):
             self.table.uniform_(-1e-4, 1e-4, generator=generator)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N LF"]:
+        """Features of all levels at points of the unit cube."""
         return ops.grid_encode(x, self.table, self.shape)

@@ -1,1 +1,1 @@
-"""The operations of neural fields: a short torch reference of each, the native kernel, and the one place that chooses."""
+"""The operations of neural fields: a torch reference of each, the native kernel, and the one place that chooses."""

@@ -1,8 +1,11 @@
 """The operations that fields are made of, differentiable, and the one place that chooses what computes them.
 
-float32 tensors on a CPU go to the native core; everything else (other precisions, other devices) to the torch reference.
+float32 tensors on a CPU go to the native core; everything else (other precisions and devices) to the torch reference.
 Gradients of gradients: the native operations define none, and say so; `fields.kernels.reference` has them.
 """
+
+# pyright: reportIncompatibleMethodOverride=false
+# An autograd function's backward names its cotangents; torch declares it for any number of them.
 
 from __future__ import annotations
 
@@ -166,17 +169,17 @@ def march(
     occupancy: Int[Tensor, " W"],
     shape: MarchShape,
 ) -> Samples:
-    """Intervals of rays that lie in occupied cells. Rays in unit-cube coordinates, `jitter` in steps; not differentiable."""
+    """Intervals of rays in occupied cells. Rays in unit-cube coordinates, `jitter` in steps; not differentiable."""
     if not is_native(origins, directions):
         occupied = unpack_bits(occupancy, shape.resolution)
         return Samples(*reference.march(origins, directions, jitter, occupied, shape))
-    s = shape
-    return Samples(
-        *native.core().march(
-            origins.contiguous(), directions.contiguous(), jitter, occupancy,
-            s.resolution, s.contracted, s.near, s.far, s.step, s.cone_angle, s.max_samples,
-        )  # fmt: skip
-    )
+    rays = origins.contiguous(), directions.contiguous(), jitter
+    return Samples(*native.core().march(*rays, occupancy, *march_arguments(shape), shape.max_samples))
+
+
+def march_arguments(shape: MarchShape) -> tuple[int, bool, float, float, float, float]:
+    """A march as the native core's arguments."""
+    return shape.resolution, shape.contracted, shape.near, shape.far, shape.step, shape.cone_angle
 
 
 class _Composite(torch.autograd.Function):
@@ -227,7 +230,8 @@ def adam(
 ) -> None:
     """One step of Adam in place; with `skip_zero`, entries whose gradient is exactly zero stay as they are."""
     if not is_native(param, grad):
-        return reference.adam(param, grad, *moments, rate, betas, eps, step, skip_zero)
+        reference.adam(param, grad, moments, rate, betas, eps, step, skip_zero)
+        return
     correction = 1 - betas[0] ** step, 1 - betas[1] ** step
     flat = param.detach().view(-1), grad.contiguous().view(-1), moments[0].view(-1), moments[1].view(-1)
     native.core().adam(*flat, rate, *betas, eps, *correction, skip_zero)

@@ -1,12 +1,16 @@
-"""Torch references: what each operation computes, as short and plain as it can be said, at any precision and on any device.
+"""Torch references: what each operation computes, as short and plain as can be, at any precision and on any device.
 
 Kernels are tested against these in float64; they also run where no kernel does.
 Letters: N points or rays, S packed samples, D dimensions, L levels, F features per level, E table entries.
 """
 
+# pyright: reportIncompatibleMethodOverride=false
+# An autograd function's backward names its cotangents; torch declares it for any number of them.
+
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,13 +62,13 @@ def activate(kind: Activation, z: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
 
 class _ClampedExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor) -> Tensor:
         value = z.clamp(max=15).exp()
         ctx.save_for_backward(value)
         return value
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, d_value: Tensor) -> Tensor:
+    def backward(ctx: Any, d_value: Tensor) -> Tensor:
         (value,) = ctx.saved_tensors
         return d_value * value
 
@@ -149,7 +153,7 @@ def march(
     occupied: Bool[Tensor, "R R R"],
     shape: MarchShape,
 ) -> tuple[Int[Tensor, " N1"], Float[Tensor, " S"], Float[Tensor, " S"], Float[Tensor, "S 3"], Int[Tensor, " S"]]:
-    """Steps that fall in occupied cells: (offsets, t0, t1, field coordinates of their middles, ray), packed by ray.
+    """Steps in occupied cells: (offsets, t0, t1, field coordinates of their middles, ray), packed by ray.
 
     All rays step together, one step at a time, and empty space is not skipped: slow, and plain. `occupied[z, y, x]`.
     """
@@ -189,7 +193,7 @@ def composite(
     t1: Float[Tensor, " S"],
     offsets: Int[Tensor, " N1"],
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Emission and absorption (Max 1995): (rgb, opacity, depth) of each ray; depth is the sum of w_i t_i, not normalised."""
+    """Emission and absorption (Max 1995): (rgb, opacity, depth) of each ray; depth sum w_i t_i is not normalised."""
     n = len(offsets) - 1
     ray = torch.repeat_interleave(torch.arange(n, device=sigma.device), offsets.diff())
     thickness = sigma * (t1 - t0)
@@ -203,10 +207,17 @@ def composite(
 
 
 def adam(
-    param: Tensor, grad: Tensor, moment1: Tensor, moment2: Tensor, rate: float, betas: tuple[float, float], eps: float,
-    step: int, skip_zero: bool,
-) -> None:  # fmt: skip
-    """One step of Adam in place (Kingma & Ba 2015); with `skip_zero`, entries whose gradient is zero stay as they are."""
+    param: Tensor,
+    grad: Tensor,
+    moments: tuple[Tensor, Tensor],
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    skip_zero: bool,
+) -> None:
+    """One step of Adam in place (Kingma & Ba 2015); with `skip_zero`, entries whose gradient is zero stay untouched."""
+    moment1, moment2 = moments
     touched = grad != 0 if skip_zero else torch.ones_like(grad, dtype=torch.bool)
     m = betas[0] * moment1 + (1 - betas[0]) * grad
     v = betas[1] * moment2 + (1 - betas[1]) * grad**2

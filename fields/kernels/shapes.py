@@ -37,16 +37,18 @@ class GridShape:
 
     @property
     def entries(self) -> int:
+        """Of the whole table."""
         return self.levels[-1].offset + self.levels[-1].entries
 
     @property
     def width(self) -> int:
+        """Values per point."""
         return len(self.levels) * self.features
 
 
 @functools.cache
 def grid_shape(dim: int, levels: int, features: int, base: int, finest: int, max_entries: int | None) -> GridShape:
-    """Levels from `base` to `finest` cells per axis in geometric progression; dense up to `max_entries`, hashed beyond it.
+    """Levels from `base` to `finest` cells per axis in geometric progression; dense up to `max_entries`, hashed beyond.
 
     `max_entries` is a power of two, or None for dense levels only.
     """

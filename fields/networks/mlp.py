@@ -48,4 +48,5 @@ class Perceptron(nn.Module):
     def forward(
         self, x: Float[Tensor, "N X"], aux: Float[Tensor, "R A"] | None = None, index: Int[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N O"]:
+        """Values for [x, aux[index]]."""
         return ops.mlp(x, self.params, self.shape, aux, index)

@@ -19,8 +19,9 @@ CHUNK = 2**18
 
 def ball_radius(x: Float[Tensor, "N 3"], half: float, to_world: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
     """Radius in world units of balls around cells with these middles and this half edge, in field coordinates."""
-    corner = torch.full((1, 3), half)
-    return torch.maximum((to_world(x + corner) - to_world(x)).norm(dim=-1), (to_world(x - corner) - to_world(x)).norm(dim=-1))
+    middle = to_world(x)
+    far, near = (to_world(x + torch.full((1, 3), h)) for h in (half, -half))
+    return torch.maximum((far - middle).norm(dim=-1), (near - middle).norm(dim=-1))
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Occupancy(nn.Module):
         occupied = self.occupied.view(-1).nonzero()[:, 0]
         index = torch.cat([_some(allowed, count // 2, generator), _some(occupied, count // 2, generator)])
         offset = torch.rand(len(index), 3, generator=generator)
-        visited = torch.cat([sigma(self.cells(i, o)) for i, o in zip(index.split(CHUNK), offset.split(CHUNK), strict=True)])
+        x = self.cells(index, offset)
+        visited = torch.cat([sigma(part) for part in x.split(CHUNK)])
         before = self.density[index]
         self.density[index] = torch.where(torch.isinf(before), 0.0, before * c.decay)
         self.density.scatter_reduce_(0, index, visited, "amax")

@@ -1,4 +1,4 @@
-"""From rays to colours: marching, the field, compositing; the differentiable way for fitting, the fused way for looking."""
+"""From rays to colours: marching, the field, compositing; differentiable for fitting, fused for looking."""
 
 from __future__ import annotations
 
@@ -54,11 +54,29 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
     """Differentiable rendering; with a generator, each ray's steps are shifted at random."""
     origins, directions = unit_rays(field, rays)
     jitter = None if generator is None else torch.rand(len(rays), generator=generator).to(origins.device)
-    s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
+    s = _visible_samples(field, origins, directions, jitter)
     latent = field.latent(s.x)
     sigma = reference.activate("exp", latent[:, 0])
     rgb = field.color(latent, directions, s.ray)
     return _finish(field, rays, *ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0))
+
+
+def _visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
+    """Samples in occupied cells; where the native core knows the architecture, only up to where a ray is opaque, since
+    what lies behind has no weight and gets no gradient."""
+    shape = march_shape(field)
+    if not is_fused(field):
+        return ops.march(origins, directions, jitter, field.occupancy.bits, shape)
+    encoding, density = field.encoding, field.density_network
+    assert isinstance(encoding, GridEncoding)
+    grid = ops.grid_spec(encoding.shape), encoding.table.detach()
+    batch = origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits
+    how = *ops.march_arguments(shape), MIN_TRANSMITTANCE
+    return ops.Samples(*native.core().march_visible(*grid, *_native(density), *batch, *how))
+
+
+def _native(network: Perceptron) -> tuple[object, Tensor]:
+    return ops.mlp_spec(network.shape), network.params.detach()
 
 
 def _finish(field: RadianceField, rays: Rays, rgb: Tensor, opacity: Tensor, depth: Tensor, n_samples: int) -> Rendering:
@@ -84,21 +102,22 @@ def look(field: RadianceField, rays: Rays) -> Rendering:
     """Rendering without gradients, any number of rays: fused where the architecture allows."""
     if not is_fused(field):
         parts = [render_rays(field, rays[i : i + CHUNK_RAYS]) for i in range(0, len(rays), CHUNK_RAYS)]
-        joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "opacity", "depth"))
-        return Rendering(*joined, sum(p.n_samples for p in parts))
+        return Rendering(
+            torch.cat([p.rgb for p in parts]),
+            torch.cat([p.opacity for p in parts]),
+            torch.cat([p.depth for p in parts]),
+            sum(p.n_samples for p in parts),
+        )
     encoding, density, color = field.encoding, field.density_network, field.color_network
     assert isinstance(encoding, GridEncoding)
     origins, directions = unit_rays(field, rays)
-    n, shape = len(rays), march_shape(field)
+    n = len(rays)
+    grid = ops.grid_spec(encoding.shape), encoding.table.detach()
+    networks = *_native(density), *_native(color), field.harmonics_degree
+    batch = origins.contiguous(), directions.contiguous(), None, field.occupancy.bits
     out = torch.empty(n, 3), torch.empty(n), torch.empty(n)
-    n_samples = native.core().render(
-        ops.grid_spec(encoding.shape), encoding.table.detach(),
-        ops.mlp_spec(density.shape), density.params.detach(),
-        ops.mlp_spec(color.shape), color.params.detach(), field.harmonics_degree,
-        origins.contiguous(), directions.contiguous(), None, field.occupancy.bits,
-        shape.resolution, shape.contracted, shape.near, shape.far, shape.step, shape.cone_angle,
-        MIN_TRANSMITTANCE, *out,
-    )  # fmt: skip
+    how = *ops.march_arguments(march_shape(field)), MIN_TRANSMITTANCE
+    n_samples = native.core().render(*grid, *networks, *batch, *how, *out)
     return _finish(field, rays, *out, n_samples)
 
 
@@ -108,9 +127,8 @@ def render_view(field: RadianceField, cameras: Cameras, view: int, background: t
     rays.background = torch.tensor(background).expand(len(rays), 3)
     flat = look(field, rays)
     width, height = (int(v) for v in cameras.size[view])
-    return Rendering(
-        flat.rgb.view(height, width, 3), flat.opacity.view(height, width), flat.depth.view(height, width), flat.n_samples
-    )
+    rgb = flat.rgb.view(height, width, 3)
+    return Rendering(rgb, flat.opacity.view(height, width), flat.depth.view(height, width), flat.n_samples)
 
 
 def predictor(field: Field | RadianceField) -> Callable[[Inputs], Tensor]:

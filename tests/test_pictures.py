@@ -19,6 +19,7 @@ from viewer.pictures import (
     SPLIT_COLOURS,
     comparison,
     depth_colours,
+    depth_span,
     error_colours,
     frusta,
     normal_colours,
@@ -72,6 +73,16 @@ def test_depth_without_any_range(depth):
     colour = depth_colours(depth)
     assert colour.shape == (*depth.shape, 3)
     assert torch.isfinite(colour).all()
+
+
+def test_a_span_keeps_colours_over_frames():
+    near, far = torch.linspace(1, 3, 50).expand(2, 50), torch.linspace(2, 5, 49).expand(2, 49)
+    span = (1.0, 5.0)
+    a, b = depth_colours(near, span=span), depth_colours(far, span=span)
+    EIGHT_BIT.check(a[0, 49], b[0, 16])  # both are 3 away
+    low, high = depth_span(near)
+    assert 1.0 <= low < 1.1
+    assert 2.9 < high <= 3.0
 
 
 def test_normals_as_colours():

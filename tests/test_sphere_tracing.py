@@ -165,7 +165,7 @@ def test_the_backdrop_is_the_gradient_that_was_asked_for():
 
 
 def test_edges_are_smooth_and_the_rest_is_untouched():
-    smooth, jagged = (render_surface(sphere, camera(), 0, BOX, config=ShadingConfig(edge_samples=k)) for k in (4, 1))
+    smooth, jagged = (render_surface(sphere, camera(), 0, BOX, config=ShadingConfig(edge_samples=k)) for k in (16, 1))
     covered = smooth.opacity
     assert set(jagged.opacity.unique().tolist()) == {0.0, 1.0}
     partial = (covered > 0) & (covered < 1)

@@ -46,24 +46,32 @@ def turbo(t: Float[Tensor, "*N"]) -> Float[Tensor, "*N 3"]:
 
 
 def depth_colours(
-    depth: Float[Tensor, "H W"], opacity: Float[Tensor, "H W"] | None = None, invalid: float = 1.0
+    depth: Float[Tensor, "H W"],
+    opacity: Float[Tensor, "H W"] | None = None,
+    invalid: float = 1.0,
+    span: tuple[float, float] | None = None,
 ) -> Float[Tensor, "H W 3"]:
-    """Near red, far blue, in equal steps of inverse depth between its 1st and 99th percentile.
+    """Near red, far blue, in equal steps of inverse depth over `span` (nearest, farthest), or the picture's own.
 
-    What is not finite, or not positive, or hardly opaque, is grey of the value `invalid` (1 white, 0 black).
+    What is not finite, or not positive, or transparent, is grey of the value `invalid` (1 white, 0 black).
     """
+    span = span or depth_span(depth, opacity)
     valid = torch.isfinite(depth) & (depth > 0)
     nearness = 1 / torch.where(valid, depth, 1.0)
-    shown = valid if opacity is None else valid & (opacity > 0.5)
-    if bool(shown.any()):
-        values = nearness[shown].double()
-        low, high = np.quantile(values.numpy(), (0.01, 0.99))
-        t = (nearness - low) / (high - low) if high - low > 1e-6 * high else torch.full_like(nearness, 0.5)
-        colour = turbo(0.05 + 0.9 * t.clamp(0, 1))
-    else:
-        colour = torch.zeros(*depth.shape, 3)
-    weight = valid.float() if opacity is None else opacity.clamp(0, 1) * valid
-    return colour * weight[..., None] + invalid * (1 - weight[..., None])
+    high, low = 1 / span[0], 1 / span[1]
+    t = (nearness - low) / (high - low) if high - low > 1e-6 * high else torch.full_like(nearness, 0.5)
+    weight = (valid.float() if opacity is None else opacity.clamp(0, 1) * valid)[..., None]
+    return turbo(0.05 + 0.9 * t.clamp(0, 1)) * weight + invalid * (1 - weight)
+
+
+def depth_span(depth: Float[Tensor, "H W"], opacity: Float[Tensor, "H W"] | None = None) -> tuple[float, float]:
+    """The 1st and 99th percentile of what is opaque. The frames of a film share one, or their colours flicker."""
+    valid = torch.isfinite(depth) & (depth > 0)
+    values = depth[valid if opacity is None else valid & (opacity > 0.5)].double().numpy()
+    if len(values) == 0:
+        return 1.0, 1.0
+    near, far = np.quantile(values, (0.01, 0.99))
+    return float(near), float(far)
 
 
 def normal_colours(normal: Float[Tensor, "H W 3"], invalid: float = 1.0) -> Float[Tensor, "H W 3"]:

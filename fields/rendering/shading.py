@@ -5,8 +5,7 @@ Light is added up in linear RGB; what comes out is in the display's colour space
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,8 +33,8 @@ class ShadingConfig:
     """How far those reach."""
     shadow_steps: int = 24
     """Steps towards the key light; 0 for no shadow."""
-    edge_samples: int = 3
-    """Pixels on edges are averaged over this many squared rays; 1 leaves edges jagged."""
+    edge_samples: int = 6
+    """Pixels on edges are averaged over this many rays; 1 leaves edges jagged."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,11 @@ def render_surface(
     trace_config: TraceConfig | None = None,
     config: ShadingConfig | None = None,
 ) -> SurfaceView:
-    """What one camera sees of a distance field in the unit cube."""
+    """What one camera sees of a distance field in the unit cube. Normals are those of a pixel, not of finer noise."""
     trace_config, config = trace_config or TraceConfig(), config or ShadingConfig()
+    away = float((cameras.position[view] - cameras.position.new_tensor(box.centre)).norm())
+    pixel = away / float(cameras.focal[view, 1]) / box.side
+    trace_config = replace(trace_config, normal_step=max(trace_config.normal_step, min(pixel, 0.01)))
     width, height = (int(v) for v in cameras.size[view])
     lights = Lights.of(cameras, view)
     rays = cameras.image_rays(view)
@@ -94,14 +96,14 @@ def render_surface(
     if config.edge_samples > 1:
         edges = _edges(hits, width, height).nonzero()[:, 0]
         k = config.edge_samples
-        offset = (torch.arange(k) + 0.5) / k
-        inside = torch.stack([offset.repeat(k), offset.repeat_interleave(k)], -1).to(rays.origins)
+        i = torch.arange(k)
+        inside = torch.stack([(i + 0.5) / k, (0.5 + i * 0.6180340) % 1], -1).to(rays.origins)  # no two in line
         corner = torch.stack([edges % width, edges // width], -1)
         xy = (corner[:, None] + inside).reshape(-1, 2)
         finer = cameras.rays(torch.full_like(xy[:, 0], view, dtype=torch.int64), xy)
         met = trace(distance, finer, box, trace_config)
-        rgb[edges] = shade(distance, finer, met, lights, config, trace_config.chunk).view(-1, k * k, 3).mean(1)
-        opacity[edges] = met.hit.view(-1, k * k).float().mean(1)
+        rgb[edges] = shade(distance, finer, met, lights, config, trace_config.chunk).view(-1, k, 3).mean(1)
+        opacity[edges] = met.hit.view(-1, k).float().mean(1)
     return SurfaceView(
         encode_srgb(rgb).view(height, width, 3),
         opacity.view(height, width),
@@ -181,7 +183,7 @@ def _lit(
 
 
 def _edges(hits: Hits, width: int, height: int) -> Bool[Tensor, " P"]:
-    """Pixels whose neighbour to the right or below looks different, and those neighbours."""
+    """Pixels whose neighbour to the right or below is another surface or turned away, and those neighbours."""
     hit, depth = hits.hit.view(height, width), hits.depth.view(height, width)
     normal = hits.normal.view(height, width, 3)
     edges = torch.zeros_like(hit)
@@ -189,7 +191,7 @@ def _edges(hits: Hits, width: int, height: int) -> Bool[Tensor, " P"]:
         here, there = (slice(None),) * axis + (slice(0, n - 1),), (slice(None),) * axis + (slice(1, n),)
         both = hit[here] & hit[there]
         jump = (depth[here] - depth[there]).abs() > 0.02 * torch.minimum(depth[here], depth[there])
-        bent = (normal[here] * normal[there]).sum(-1) < math.cos(math.radians(35))
+        bent = (normal[here] * normal[there]).sum(-1) < 0.5
         differ = (hit[here] != hit[there]) | (both & (jump | bent))
         edges[here] |= differ
         edges[there] |= differ

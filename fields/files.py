@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from scenes.errors import InputError
@@ -25,8 +26,8 @@ from scenes.errors import InputError
 FORMAT = 1
 """Of runs. Raised when a program that knows only the older format would misread the newer one."""
 
-TEMPORARY = ".*.tmp.*"
-"""What the names of temporary files look like."""
+TEMPORARY = (".*.tmp.*", ".tmp??????")
+"""What the names of temporary files look like: ours, and those of safetensors."""
 
 
 def version() -> str:
@@ -73,8 +74,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], step: int) -> None:
     """Tensors as safetensors with their checksum. Raises OSError when the disk does not take them."""
     header = {"format": str(FORMAT), "fieldfit": version(), "step": str(step), "sha256": checksum(tensors)}
 
-    data = save(dict(tensors), header)  # in memory, because the library's own writer hides the operating system's error
-    write_whole(path, lambda temporary: temporary.write_bytes(data))
+    def write(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:
+            save_file(dict(tensors), temporary, header)
+        except SafetensorError as error:  # it has the number of the operating system's error in its text only
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        temporary.chmod(mode)  # the library makes files that only their owner can read
+
+    write_whole(path, write)
 
 
 def read_tensors(path: Path, *, check: bool = True) -> tuple[int, dict[str, Tensor]]:

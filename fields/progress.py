@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Column
 
 from fields.fitting import Step
+
+T = TypeVar("T")
 
 SMOOTHING_SECONDS = 2.0
 PLAIN_SECONDS = 5.0
@@ -134,3 +137,19 @@ def _mix(mean: float, value: float, keep: float) -> float:
     if not math.isfinite(value):
         return mean
     return value if math.isnan(mean) else keep * mean + (1 - keep) * value
+
+
+def counted(frames: Iterable[T], n_frames: int, stream: TextIO) -> Iterator[T]:
+    """`frames` as they come, and on `stream` how far it is: one line rewritten on a terminal, some lines elsewhere."""
+    started = shown = time.monotonic()
+    interval, end = (REDRAW_SECONDS, "\r") if stream.isatty() else (PLAIN_SECONDS, "\n")
+    for done, frame in enumerate(frames, start=1):
+        yield frame
+        now = time.monotonic()
+        if now - shown >= interval:
+            shown = now
+            left = (now - started) / done * (n_frames - done)
+            stream.write(f"frame {done} of {n_frames}  ETA {clock(left)}  {end}")
+            stream.flush()
+    if end == "\r":
+        stream.write("\x1b[2K\r")

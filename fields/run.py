@@ -197,8 +197,8 @@ class Run:
         Raises InputError, and leaves the last save as it is, when a weight is not finite or the disk does not take it.
         """
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in field.state_dict().items()}
-        for name, tensor in weights.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        for name, parameter in field.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
                 raise InputError(
                     f"{self.path}: at step {step.index} weights of {name} are no longer finite, so they were not "
                     f"saved; {self._last_save()}; try a lower learning rate"
@@ -307,7 +307,7 @@ class Run:
     def _remove_stale(self) -> None:
         """Remove what a killed writer left, unless a writer is at work."""
         held = self._lock is not None
-        stale = list(self.path.rglob(TEMPORARY))
+        stale = [path for pattern in TEMPORARY for path in self.path.rglob(pattern)]
         if stale and self._try_lock():
             for path in stale:
                 with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from fields.configuration import alternatives, field_types, suggestion
 
 T = TypeVar("T")
 
+HELP = {"-h", "--help"}
 POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]
 MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 OVERRIDE_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
@@ -41,21 +42,23 @@ class Option:
     """In words."""
 
 
-def options_of(cls: type, prefix: str = "", *, flags: bool = True) -> dict[str, Option]:
-    """The options that a dataclass makes, by name with dashes, those of all members of its unions included.
+def options_of(cls: type, *, flags: bool = True, prefix: str = "", default: Any = None) -> dict[str, Option]:
+    """The options that a dataclass makes, by name with dashes: those of all members of its unions, or, given an
+    instance as `default`, of the members that it holds.
 
     With `flags`, a bool takes no value, and a nested dataclass no prefix: this is how commands are written. Without, it
     is how a preset's fields are overridden.
     """
     found: dict[str, Option] = {}
-    marked = typing.get_type_hints(cls, include_extras=True)
     for name, annotation in field_types(cls).items():
-        if POSITIONAL in typing.get_args(marked[name]):
+        if name in _positionals(cls):
             continue
         dashed = f"{prefix}{name.replace('_', '-')}"
-        nested = [a for a in alternatives(annotation) if dataclasses.is_dataclass(a) and isinstance(a, type)]
+        value = None if default is None else vars(default)[name]
+        members = alternatives(annotation) if value is None else (type(value),)
+        nested = [a for a in members if dataclasses.is_dataclass(a) and isinstance(a, type)]
         for member in nested:
-            found |= options_of(member, "" if flags else f"{dashed}.", flags=flags)
+            found |= options_of(member, flags=flags, prefix="" if flags else f"{dashed}.", default=value)
         if not nested:
             found[f"--{dashed}"] = _option(annotation, flags)
     return found
@@ -74,31 +77,46 @@ def split(argv: Sequence[str], command: type, config: type | None = None, *, pro
     rest = list(argv)
     while rest:
         token = rest.pop(0)
-        if token in ("-h", "--help") or not token.startswith("-") or token == "-":
-            (ours if token in ("-h", "--help") else positional).append(token)
+        if token in HELP:
+            ours.append(token)
+            continue
+        if not token.startswith("-"):
+            positional.append(token)
             continue
         name, equals, value = token.partition("=")
         name = name.replace("_", "-")
         if name not in own and name not in overrides:
             near = suggestion(name, [*own, *overrides])
-            raise UsageError(f"unknown option {token.partition('=')[0]}{near or f'; {prog} --help lists all'}")
+            raise UsageError(f"unknown option {name}{near or f'; {prog} --help lists all'}")
         option = own.get(name) or overrides[name]
         values = [value] if equals else _take(rest, option.count)
-        if option.count is not None and len(values) < option.count and values != ["None"]:
+        if option.count is not None and len(values) != option.count and values != ["None"]:
             raise UsageError(f"{name}: expected {option.expected}, got {' '.join(values) or 'nothing'}")
         (ours if name in own else theirs).extend([name, *values])
+    expected = list(_positionals(command).values())
+    if len(positional) > len(expected):
+        raise UsageError(f"what is {positional[len(expected)]!r}? {prog} takes {' '.join(expected)} and options")
     return positional + ours, theirs
 
 
 def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str) -> T:
     """An instance of the dataclass `cls` from a command's arguments. Raises UsageError; exits after `--help`."""
     ordered, _ = split(argv, cls, prog=prog)
+    if not HELP & set(ordered):
+        n_given = next((i for i, token in enumerate(ordered) if token.startswith("--")), len(ordered))
+        missing = list(_positionals(cls).values())[n_given:] + [flag for flag in _required(cls) if flag not in ordered]
+        if missing:
+            raise UsageError(f"{missing[0]} is missing; {prog} --help shows how it is called")
     return _parse(cls, ordered, options_of(cls), {"prog": prog, "description": description, "config": MARKERS})
 
 
 def override(config: T, argv: Sequence[str], *, prog: str) -> T:
     """`config` with the fields that `argv` names replaced. Raises UsageError."""
-    options = options_of(type(config), flags=False)
+    options = options_of(type(config), flags=False, default=config)
+    for token in argv:
+        if token.startswith("--") and token not in options and token not in HELP:
+            near = suggestion(token, options)
+            raise UsageError(f"{token} is not an option of this preset{near}; {prog} PATH --help lists those that are")
     keywords = {"prog": prog, "description": "", "config": OVERRIDE_MARKERS, "default": config}
     return _parse(type(config), argv, options, keywords)
 
@@ -122,25 +140,16 @@ def _parse(cls: type[T], argv: Sequence[str], options: dict[str, Option], keywor
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(complaint.getvalue(), argv, options, keywords["prog"])) from None
+        raise UsageError(_one_line(complaint.getvalue(), argv, options)) from None
 
 
-def _one_line(box: str, argv: Sequence[str], options: dict[str, Option], prog: str) -> str:
+def _one_line(box: str, argv: Sequence[str], options: dict[str, Option]) -> str:
     """The gist of tyro's box."""
     text = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines())
     named = re.search(r"(?:parsing|argument) '?(--[\w.-]+)", text)
     if named and named[1] in options and named[1] in argv:
         values = _take(list(argv[argv.index(named[1]) + 1 :]), options[named[1]].count)
         return f"{named[1]}: expected {options[named[1]].expected}, got {' '.join(values) or 'nothing'}"
-    unknown = re.search(r"Unrecognized options: (.*?)  ", text + "  ")
-    if unknown:
-        first = unknown[1].split(",")[0]
-        if first.startswith("--"):
-            return f"{first} is not an option of this preset; {prog} PATH --help lists those that are"
-        return f"what is {first!r}? {prog} --help shows how it is called"
-    missing = re.search(r"Missing from [^:]*:\s+(\S+)", text)
-    if missing:
-        return f"{missing[1]} is missing; {prog} --help shows how it is called"
     return text.strip()
 
 
@@ -160,6 +169,20 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _positionals(cls: type) -> dict[str, str]:
+    """The fields that are given by place, and what the help calls them."""
+    marked = typing.get_type_hints(cls, include_extras=True)
+    return {name: name.upper() for name, hint in marked.items() if POSITIONAL in typing.get_args(hint)}
+
+
+def _required(cls: type) -> list[str]:
+    """The options that have no default."""
+    positional = _positionals(cls)
+    missing = dataclasses.MISSING
+    fields = [f for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing]
+    return [f"--{f.name.replace('_', '-')}" for f in fields if f.name not in positional]
 
 
 def _option(annotation: Any, flags: bool) -> Option:

@@ -27,8 +27,8 @@ from scenes.scene import Evaluation, Scene
 if TYPE_CHECKING:
     from fields.field import Field, RadianceField
 
-EVALUATION_RESOLUTION = 256
-"""Cells along the box of the surface whose chamfer distance is measured."""
+EVALUATION_RESOLUTION = 128
+"""Cells along the box of the surface whose chamfer distance is measured; its vertices lie on the field's zero."""
 
 DESCRIPTION = "Measure a run on held-out data: its own, or that of --data in the same coordinates."
 

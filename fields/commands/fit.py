@@ -8,23 +8,26 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from fields.commands.arguments import UsageError, override, parse, split
+from fields.commands.arguments import HELP, UsageError, override, parse, split
 from fields.commands.device import choose_device, where
 from fields.commands.evaluate import measure, table
 from fields.commands.job import PROG, FitOptions, Job, is_run, resume, start
 from fields.commands.stopping import StopSignals
+from fields.field import Field, RadianceField
 from fields.fitting import Step, fit
 from fields.presets import Config
 from fields.progress import FitProgress
+from fields.rendering.render import look
 from fields.run import Run
+from scenes.capture import Capture
 
 SAVE_SECONDS = 60.0
 LOG_EVERY = 10
-HELP = {"-h", "--help"}
 DESCRIPTION = """Fit a field to what PATH holds. The kind of signal chooses the preset; every field of the preset is an
 option too, such as --fit.batch or --field.encoding.levels: `fieldfit fit PATH --help` lists them with their values."""
 
@@ -135,3 +138,21 @@ def _evaluate(job: Job, device: torch.device) -> None:
     report: dict[str, Any] = measure(job.field, job.scene, job.run.scene, "test", device)
     job.run.write_evaluation(report | {"step": job.run.step()})
     print(table(report))
+    if isinstance(job.scene, Capture):
+        print(f"truth, render and depth: {_compare(job.run, job.scene, job.field)}")
+
+
+def _compare(opened: Run, scene: Capture, field: Field | RadianceField) -> Path:
+    """Write a picture of the first held-out view beside what the field shows there, its error and its depth."""
+    from viewer import comparison, depth_colours, save_png
+
+    assert isinstance(field, RadianceField)
+    view = scene.views["test"][0]
+    width, height = scene.cameras.size[view].tolist()
+    truth, _ = scene.image(view)
+    seen = look(field, scene.image_rays(view).to(next(field.parameters()).device))
+    depth = depth_colours(seen.depth.view(height, width).cpu(), seen.opacity.view(height, width).cpu())
+    shape = (height, width, 3)
+    path = opened.path / "renders" / "comparison.png"
+    save_png(path, comparison(truth.view(shape), seen.rgb.view(shape).cpu(), depth))
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -101,18 +102,15 @@ def _results(evaluation: Mapping[str, Any]) -> str:
 
 def _write_picture(described: Mapping[str, Any], asked: Path | None, default: Path) -> Path:
     """Where it was written: where it was asked for, or else to the default, or else to a temporary folder."""
-    from fields.commands.pictures import write_png
-    from viewer.pictures import frusta
+    from viewer import frusta, save_png
 
     picture = frusta(described)
     if asked is not None:
-        write_png(asked, picture)
+        save_png(asked, picture)
         return asked
-    try:
-        write_png(default, picture)
-    except OSError:
+    if not os.access(default.parent, os.W_OK):
         default = Path(tempfile.mkdtemp(prefix="fieldfit-")) / default.name
-        write_png(default, picture)
+    save_png(default, picture)
     return default
 
 

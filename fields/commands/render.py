@@ -1,0 +1,168 @@
+"""`fieldfit render`: pictures or a film of a run, without its data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from fields.commands.arguments import UsageError, parse
+from fields.commands.device import DeviceName, choose_device
+from fields.field import Field, RadianceField
+from fields.progress import counted
+from fields.rendering.render import Rendering, predictor, render_view
+from fields.rendering.shading import SurfaceView, render_surface
+from fields.run import Run
+from scenes.box import Box
+from scenes.cameras import Cameras
+from scenes.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from viewer.paths import CameraPath
+
+Picture: TypeAlias = UInt8[np.ndarray, "H W C"]
+SPLITS = ("test", "val", "train")
+ROWS = 256
+"""Rows of a picture that are evaluated at once."""
+DESCRIPTION = "Pictures or a film of a run: along a path of cameras, or for images the picture itself."
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Options of `fieldfit render`."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that `fieldfit fit` wrote."""
+    out: Path
+    """Where it goes: a film .mp4, one picture .png, or a folder for PNG files."""
+    path: str = "orbit"
+    """Where the cameras are: orbit, the views of a split (test, val, train), or a nerfstudio camera_path.json."""
+    width: int | None = None
+    """Pixels; by default those of the photographs, the picture or the path."""
+    frames: int = 120
+    """Frames of an orbit."""
+    fps: float = 30.0
+    """Frames per second of an orbit or of the views of a split."""
+    show: Literal["colour", "depth", "normal"] = "colour"
+    """What is seen: colours, distance from the camera, or, for meshes, the direction of the surface."""
+    device: DeviceName = "auto"
+    """Where it runs."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Returns 0."""
+    options = parse(RenderOptions, argv, prog="fieldfit render", description=DESCRIPTION)
+    for flag, value in (("--width", options.width), ("--frames", options.frames), ("--fps", options.fps)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{flag}: expected a number above 0, got {value}")
+    device = choose_device(options.device)
+    opened = Run.open(options.run)
+    field = opened.field(device)
+    n_frames = _film(opened, field, options, device) if "size" not in opened.scene else _image(opened, field, options)
+    print(f"{options.out}: {n_frames} picture{'s' * (n_frames != 1)}")
+    return 0
+
+
+def _film(opened: Run, field: Field | RadianceField, options: RenderOptions, device: torch.device) -> int:
+    from viewer import save_png, write_frames
+    from viewer.video import check_target
+
+    path = _camera_path(opened.scene, options)
+    views = _views(opened.scene, field, path.cameras.to(device), options.show)
+    if options.out.suffix.lower() == ".png":
+        if len(path.cameras) > 1 and options.path != "orbit":
+            raise InputError(f"{options.out}: {len(path.cameras)} views need a folder or an .mp4")
+        save_png(options.out, next(views))
+        return 1
+    check_target(options.out)
+    if options.out.suffix and len(set(map(tuple, path.cameras.size.tolist()))) > 1:
+        raise InputError(f"{options.out}: the {options.path} views have several sizes; give a folder for PNG files")
+    return write_frames(options.out, counted(views, len(path.cameras), sys.stderr), path.fps)
+
+
+def _camera_path(described: Mapping[str, Any], options: RenderOptions) -> CameraPath:
+    """The path that was asked for, in the size that was asked for. Raises InputError."""
+    from viewer.orbits import orbit
+    from viewer.paths import CameraPath, read_camera_path
+
+    if options.path == "orbit":
+        path = orbit(described, options.frames, options.fps)
+    elif options.path in SPLITS:
+        data = described.get("cameras", {}).get(options.path)
+        if not data or not data["size"]:
+            raise InputError(f"--path {options.path}: the run's scene has no {options.path} views; try --path orbit")
+        path = CameraPath(Cameras.from_json(data), options.fps)
+    elif Path(options.path).exists():
+        path = read_camera_path(options.path)
+    else:
+        raise InputError(f"--path {options.path}: there is no such file; give orbit, {', '.join(SPLITS)} or a JSON")
+    return path if options.width is None else path.resized(options.width)
+
+
+def _views(
+    described: Mapping[str, Any], field: Field | RadianceField, cameras: Cameras, show: str
+) -> Iterator[Picture]:
+    """What each camera sees, as 8-bit pictures."""
+    from viewer.pictures import depth_colours, normal_colours, to_bytes
+
+    box = Box.from_json(described["box"])
+    level = 0.0 if described.get("background") == "black" else 1.0
+    for view in range(len(cameras)):
+        seen: Rendering | SurfaceView
+        if isinstance(field, RadianceField):
+            seen = render_view(field, cameras, view, (level, level, level))
+        else:
+            seen = render_surface(field, cameras, view, box)
+        match show, seen:
+            case "depth", _:
+                yield to_bytes(depth_colours(seen.depth.cpu(), seen.opacity.cpu()))
+            case "normal", SurfaceView():
+                yield to_bytes(normal_colours(seen.normal.cpu()))
+            case "normal", _:
+                raise InputError("--show normal: only runs of meshes have a surface; give colour or depth")
+            case _:
+                yield to_bytes(seen.rgb)
+
+
+def _image(opened: Run, field: Field | RadianceField, options: RenderOptions) -> int:
+    """Write the picture that a run of an image holds, at any width."""
+    from scenes.image import PixelFormat
+    from viewer import save_png
+
+    if options.out.suffix.lower() != ".png":
+        raise InputError(f"{options.out}: a run of an image is written as one picture; give a path ending in .png")
+    values = image_values(opened.scene, field, options.width)
+    form = PixelFormat.from_json(opened.scene["format"])
+    if form.transfer == "log":  # linear light: what a display shows of it
+        values = PixelFormat(form.channels, "uint8").from_linear(form.to_linear(values).clamp(0, 1))
+    save_png(options.out, PixelFormat(form.channels, "uint8").from_values(values).numpy())
+    return 1
+
+
+def image_values(
+    described: Mapping[str, Any], field: Field | RadianceField, width: int | None = None
+) -> Float[Tensor, "H W C"]:
+    """The values of an image's field at the centres of pixels, `width` of them across."""
+    box = Box.from_json(described["box"])
+    full_width, full_height = described["size"]
+    n_across = width or full_width
+    height = max(round(full_height * n_across / full_width), 1)
+    predict = predictor(field)
+    device = next(field.parameters()).device
+    bands = []
+    for top in range(0, height, ROWS):
+        rows = (torch.arange(top, min(top + ROWS, height)) + 0.5) * full_height / height
+        y, x = torch.meshgrid(rows, (torch.arange(n_across) + 0.5) * full_width / n_across, indexing="ij")
+        coordinates = box.to_unit(torch.stack((x, y), -1).reshape(-1, 2))
+        bands.append(predict(coordinates.to(device)).cpu().view(len(rows), n_across, -1))
+    return torch.cat(bands)

@@ -75,7 +75,7 @@ def look_at(
 def _around_box(box: Box, up: Float[Tensor, "3"], n_frames: int) -> Cameras:
     """A circle from which the whole box is always in the picture, and no farther away than that."""
     basis = _basis(up, torch.zeros(3))
-    azimuth = torch.arange(n_frames) * (2 * math.pi / n_frames)
+    azimuth = math.radians(30) + torch.arange(n_frames) * (2 * math.pi / n_frames)
     outward = _directions(azimuth, torch.full_like(azimuth, SURFACE_ELEVATION), basis)
     centre = torch.tensor(box.centre)
     T = look_at(centre + outward, centre.expand_as(outward), basis[2])
@@ -155,8 +155,8 @@ def _turning(cameras: Cameras, up: Float[Tensor, "3"], n_frames: int) -> Cameras
 def _basis(up: Float[Tensor, "3"], ahead: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
     """Rows: azimuth 0, azimuth 90 degrees, the axis.
 
-    The axis is `up`; or, with a direction `ahead`, what is upward at right angles to it, and azimuth and elevation are
-    0 there.
+    The axis is `up`, and azimuth 0 what most meshes have in front: z if they stand along y, else -y. With a direction
+    `ahead`, azimuth and elevation are 0 there, and the axis is what is upward at right angles to it.
     """
     axis = torch.nn.functional.normalize(up, dim=0)
     if ahead.norm() > 1e-3:
@@ -164,7 +164,7 @@ def _basis(up: Float[Tensor, "3"], ahead: Float[Tensor, "3"]) -> Float[Tensor, "
         across = axis - (axis @ ahead) * ahead
         axis = torch.nn.functional.normalize(across if across.norm() > 0.05 else axis.roll(1), dim=0)
     else:
-        ahead = torch.eye(3)[int(axis.abs().argmin())]
+        ahead = axis.new_tensor([0.0, 0.0, 1.0] if abs(axis[1]) > 0.7 else [0.0, -1.0, 0.0])
     first = torch.nn.functional.normalize(ahead - (ahead @ axis) * axis, dim=0)
     return torch.stack([first, torch.linalg.cross(axis, first), axis])
 

@@ -168,10 +168,12 @@ class Capture:
         return truth, None if self.keep is None else self.keep[part]
 
     def alpha(self, view: int) -> UInt8[Tensor, "H W"]:
-        """Opacity of one photograph of an object cut out, 0 to 255."""
-        width, height = (int(v) for v in self.cameras.size[view])
-        end = int(self._ends[view])
-        return self.pixels[end - width * height : end, 3].view(height, width)
+        """Opacity of one photograph of an object cut out, 0 to 255; 255 where it is masked, so that nobody knows."""
+        width, height = self.cameras.size[view].tolist()
+        part = slice(int(self._starts[view]), int(self._ends[view]))
+        opacity = self.pixels[part, 3]
+        opacity = opacity if self.keep is None else torch.where(self.keep[part], opacity, 255)
+        return opacity.view(height, width)
 
     def describe(self) -> dict[str, JSON]:
         """What rendering, export and a report of the run need to know."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, UInt8
-from torch import Tensor
 
 from scenes.blender import read_blender, split_file
 from scenes.box import Box
 from scenes.cameras import Cameras
 from scenes.capture import Capture
 from scenes.errors import InputError
-from scenes.framing import Focus, box_around, box_of_object, find_focus, find_up
+from scenes.framing import box_around, find_focus, find_up
+from scenes.hull import box_of_object
 from scenes.photographs import Photograph, decode, read_header
 from scenes.scene import LoadOptions
 from scenes.transforms import Transforms, read_transforms, to_cameras
@@ -42,44 +40,24 @@ def load_capture(path: Path, options: LoadOptions) -> Capture:
     cameras = cameras.scaled(1 / options.downscale) if options.downscale > 1 else cameras
     framing = cameras[: len(splits["train"])] if splits["train"] else cameras
     focus = find_focus(framing)
-    box, unbounded = _find_box(path, transforms, options, focus, Object.of(framing, pixels, keep))
     x, y, z = find_up(framing).tolist()
-    return Capture(
+    capture = Capture(
         pixels=pixels,
         keep=keep,
         cameras=cameras,
         names=[frame.name for frame in frames],
         views={split: [place[i] for i in indices] for split, indices in splits.items()},
-        box=box,
-        unbounded=unbounded,
+        box=box_around(focus),
+        unbounded=True,
         background=options.background,
-        near=NEAR * focus.distance if unbounded else max(NEAR * focus.distance, 0.9 * _distance(framing, box)),
+        near=NEAR * focus.distance,
         up=(x, y, z),
         applied_transform=transforms.applied_transform,
     )
-
-
-@dataclass(frozen=True)
-class Object:
-    """What transparency says about where an object is."""
-
-    cameras: Cameras
-    alpha: Callable[[int], UInt8[Tensor, "H W"]]
-
-    @classmethod
-    def of(cls, cameras: Cameras, pixels: UInt8[Tensor, "P C"], keep: Bool[Tensor, " P"] | None) -> Object | None:
-        """None for plain photographs."""
-        if pixels.shape[1] != 4:
-            return None
-        ends = cameras.size.prod(-1).cumsum(0).tolist()
-
-        def alpha(view: int) -> UInt8[Tensor, "H W"]:
-            width, height = cameras.size[view].tolist()
-            part = slice(ends[view] - width * height, ends[view])
-            known = pixels[part, 3] if keep is None else torch.where(keep[part], pixels[part, 3], 255)
-            return known.view(height, width)
-
-        return cls(cameras, alpha)
+    box = _bounds(path, transforms, options, framing, capture)
+    if box is not None:
+        return replace(capture, box=box, unbounded=False, near=max(capture.near, 0.9 * _distance(framing, box)))
+    return capture if transforms.box is None else replace(capture, box=transforms.box)
 
 
 def _read(path: Path, options: LoadOptions) -> Transforms:
@@ -122,22 +100,17 @@ def _splits(transforms: Transforms, options: LoadOptions) -> dict[str, list[int]
     return {"train": [i for i in by_name if i not in set(test)], "val": [], "test": test}
 
 
-def _find_box(
-    path: Path, transforms: Transforms, options: LoadOptions, focus: Focus, cut_out: Object | None
-) -> tuple[Box, bool]:
-    """The box, and whether there is something to see beyond it."""
+def _bounds(path: Path, transforms: Transforms, options: LoadOptions, cameras: Cameras, capture: Capture) -> Box | None:
+    """The box, if there is nothing to see beyond it; `cameras` are the first ones of the capture."""
     if options.box is not None:
         try:
-            return Box(options.box[:3], options.box[3:]), False
+            return Box(options.box[:3], options.box[3:])
         except ValueError as error:
             raise InputError(f"{path}: --box cannot be used: {error}; give x0 y0 z0 x1 y1 z1") from error
-    placed = transforms.box
-    if cut_out is not None:
-        start = placed.padded(0.5 * (transforms.aabb_scale - 1)) if placed and transforms.aabb_scale > 1 else placed
-        return box_of_object(cut_out.cameras, cut_out.alpha, start), False
-    if placed is not None:
-        return placed, transforms.aabb_scale != 1
-    return box_around(focus), True
+    placed, scale = transforms.box, transforms.aabb_scale
+    if capture.has_alpha:
+        return box_of_object(cameras, capture.alpha, placed and placed.padded(max(0.0, 0.5 * (scale - 1))))
+    return placed if scale == 1 else None
 
 
 def _distance(cameras: Cameras, box: Box) -> float:

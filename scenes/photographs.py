@@ -152,7 +152,7 @@ def _decode(photo: Photograph, header: Header, channels: int, downscale: int) ->
         elif image.mode in ("I", "F"):
             raise InputError(f"{photo.picture}: has {image.mode} pixels; captures need 8 or 16 bit colour")
         image = image.convert("RGBA" if channels == 4 else "RGB")
-        return np.asarray(_shrunk(image, header, downscale)).reshape(-1, channels)
+        return _shrunk(image, header, downscale).reshape(-1, channels)
 
 
 def _decode_masks(photo: Photograph, header: Header, downscale: int) -> Bool[np.ndarray, " P"]:
@@ -172,11 +172,18 @@ def _decode_masks(photo: Photograph, header: Header, downscale: int) -> Bool[np.
     return keep.reshape(-1)
 
 
-def _shrunk(image: Image.Image, header: Header, factor: int) -> Image.Image:
-    """Average over squares; Pillow weighs colours by alpha."""
+def _shrunk(image: Image.Image, header: Header, factor: int) -> UInt8[np.ndarray, "H W C"]:
+    """Average over squares, colours weighed by alpha."""
     if factor == 1:
-        return image
-    return image.reduce(factor, (0, 0, header.width // factor * factor, header.height // factor * factor))
+        return np.asarray(image)
+    width, height = header.width // factor, header.height // factor
+    if image.mode == "RGB":
+        return np.asarray(image.reduce(factor, (0, 0, width * factor, height * factor)))
+    pixels = np.asarray(image)[: height * factor, : width * factor].astype(np.uint32)
+    alpha = pixels[..., 3:]
+    sums = [v.reshape(height, factor, width, factor, -1).sum((1, 3)) for v in (pixels[..., :3] * alpha, alpha)]
+    colour = sums[0] / np.maximum(sums[1], 1)
+    return np.rint(np.concatenate((colour, sums[1] / factor**2), -1)).astype(np.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from scenes.capture import Capture
-from scenes.framing import tiled_mask
+from scenes.hull import tiled_mask
 
 MOST_VIEWS = 100  # more hardly leave out more
 LEAST_VIEWS = 2  # of a scene in photographs: what fewer cameras see cannot be placed in depth

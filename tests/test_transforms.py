@@ -9,13 +9,31 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_captures import ANGLE, frame, look_at, ring, sky, write_blender, write_json, write_picture, write_transforms
+from tiny_captures import (
+    ANGLE,
+    frame,
+    load,
+    look_at,
+    names_of,
+    pixel_rays,
+    ring,
+    sky,
+    write_blender,
+    write_json,
+    write_picture,
+    write_transforms,
+)
 from tolerances import EIGHT_BIT, EXACT, PIXELS, POSES
 
-import scenes
 from scenes import InputError, InputWarning, LoadOptions
 from scenes.photographs import Photograph, read_header
 from scenes.transforms import read_transforms, to_cameras
+
+
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    """Arrays are small here: a second thread costs more than it brings, above all on a busy machine."""
+    torch.set_num_threads(1)
 
 
 def cameras_of(path):
@@ -47,7 +65,7 @@ def test_opengl_poses_become_opencv(tmp_path):
 
 def test_rays_see_what_the_pictures_were_painted_from(tmp_path):
     """The pictures hold 0.5 + 0.5 * direction, computed from the matrices by the definition of a camera."""
-    capture = scenes.load(write_transforms(tmp_path, ring(5), sky, (9, 6)), options=LoadOptions())
+    capture = load(write_transforms(tmp_path, ring(5), sky, (9, 6)), LoadOptions())
     rays, colour = capture.sample(2000, torch.Generator().manual_seed(0))
     EIGHT_BIT.check(colour, 0.5 + 0.5 * rays.directions)
 
@@ -112,10 +130,10 @@ def test_every_nth_view_in_order_of_names_is_held_out(tmp_path):
     data = json.loads(path.read_text())
     data["frames"].reverse()
     write_json(path, data)
-    names = scenes.load(tmp_path, options=LoadOptions(hold_out_every=4)).describe()["names"]
+    names = names_of(load(tmp_path, LoadOptions(hold_out_every=4)))
     assert names["test"] == ["images/000.png", "images/004.png", "images/008.png"]
     assert names["train"] == [f"images/{i:03}.png" for i in range(10) if i % 4]
-    assert scenes.load(path, options=LoadOptions(hold_out_every=0)).describe()["names"]["test"] == []
+    assert names_of(load(path, LoadOptions(hold_out_every=0)))["test"] == []
 
 
 def test_splits_named_in_the_file(tmp_path):
@@ -126,8 +144,8 @@ def test_splits_named_in_the_file(tmp_path):
         val_filenames=["images\\002.png"],
         test_filenames=["images/003"],
     )
-    capture = scenes.load(path)
-    assert capture.describe()["names"] == {
+    capture = load(path)
+    assert names_of(capture) == {
         "train": ["images/005.png", "images/001.png"],
         "val": ["images/002.png"],
         "test": ["images/003.png"],
@@ -136,36 +154,36 @@ def test_splits_named_in_the_file(tmp_path):
 
 
 def test_what_is_not_held_out_by_name_trains(tmp_path):
-    names = scenes.load(write_transforms(tmp_path, ring(4), test_filenames=["images/002.png"])).describe()["names"]
+    names = names_of(load(write_transforms(tmp_path, ring(4), test_filenames=["images/002.png"])))
     assert names["train"] == ["images/000.png", "images/001.png", "images/003.png"]
 
 
 def test_blender_folder(tmp_path):
     write_blender(tmp_path, {"train": ring(3), "val": ring(2), "test": ring(4, height=1)}, sky)
-    capture = scenes.load(tmp_path)
+    capture = load(tmp_path)
     assert {split: len(cameras) for split, cameras in capture.splits.items()} == {"train": 3, "val": 2, "test": 4}
-    assert capture.describe()["names"]["test"][3] == "test/r_3.png"
-    assert scenes.load(tmp_path / "transforms_train.json").fingerprint() == capture.fingerprint()
+    assert names_of(capture)["test"][3] == "test/r_3.png"
+    assert load(tmp_path / "transforms_train.json").fingerprint() == capture.fingerprint()
 
 
 def test_validation_views_stand_in_for_test_views(tmp_path):
     write_blender(tmp_path, {"train": ring(3), "val": ring(2)}, sky)
-    assert scenes.load(tmp_path).describe()["names"]["test"] == ["val/r_0.png", "val/r_1.png"]
+    assert names_of(load(tmp_path))["test"] == ["val/r_0.png", "val/r_1.png"]
 
 
 def test_views_that_train_are_no_test(tmp_path):
     write_blender(tmp_path, {"train": ring(3)}, sky)
     (tmp_path / "transforms_test.json").write_bytes((tmp_path / "transforms_train.json").read_bytes())
     with pytest.warns(InputWarning, match="3 of its views train too"):
-        scenes.load(tmp_path)
+        load(tmp_path)
 
 
 def test_all_views_of_a_json_can_be_evaluated(tmp_path):
     write_blender(tmp_path, {"train": ring(3), "test": ring(4)}, sky)
     for split, n in (("train", 3), ("test", 4)):
-        capture = scenes.load(tmp_path / f"transforms_{split}.json", options=LoadOptions(evaluation_only=True))
+        capture = load(tmp_path / f"transforms_{split}.json", LoadOptions(evaluation_only=True))
         assert {name: len(cameras) for name, cameras in capture.splits.items()} == {"train": 0, "val": 0, "test": n}
-    whole = scenes.load(tmp_path, options=LoadOptions(evaluation_only=True))
+    whole = load(tmp_path, LoadOptions(evaluation_only=True))
     assert len(whole.splits["test"]) == 4
 
 
@@ -292,7 +310,7 @@ def test_bad_frame(tmp_path, case):
         tmp_path / "transforms.json", {"frames": [entry | fields if isinstance(fields, dict) else fields]}
     )
     with pytest.raises(InputError, match=message) as caught:
-        scenes.load(path, options=LoadOptions(hold_out_every=0))
+        load(path, LoadOptions(hold_out_every=0))
     assert str(caught.value).startswith(f"{path}: frames[0]")
     assert "\n" not in str(caught.value)
 
@@ -350,14 +368,14 @@ def test_bad_file(tmp_path, case):
         text = filled.encode()
     path.write_bytes(text)
     with pytest.raises(InputError, match=message) as caught:
-        scenes.load(path, options=LoadOptions(hold_out_every=0))
+        load(path, LoadOptions(hold_out_every=0))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_one_view_cannot_be_held_out_and_train(tmp_path):
     with pytest.raises(InputError, match=r"no training views.*--hold-out-every"):
-        scenes.load(write_transforms(tmp_path, ring(1)))
+        load(write_transforms(tmp_path, ring(1)))
 
 
 def test_a_lens_that_bends_too_far_is_reported(tmp_path):
@@ -370,7 +388,7 @@ def test_mixed_lenses_are_refused(tmp_path):
     data = json.loads(path.read_text())
     data["frames"][1]["is_fisheye"] = True
     with pytest.raises(InputError, match=r"frames\[1\]: the lens model differs"):
-        scenes.load(write_json(path, data), options=LoadOptions(hold_out_every=0))
+        load(write_json(path, data), LoadOptions(hold_out_every=0))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +406,7 @@ def test_a_folder_without_cameras(tmp_path, files, message):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError, match=f"{re.escape(str(tmp_path))}: .*{message}"):
-        scenes.load(tmp_path)
+        load(tmp_path)
 
 
 ODD_VALUES = (
@@ -440,7 +458,7 @@ def mutated(value, draw):
 def refusal(path):
     """The message with which a capture is refused, or None where it loads and gives finite samples."""
     try:
-        rays, colour = scenes.load(path).sample(16, torch.Generator().manual_seed(0))
+        rays, colour = load(path).sample(16, torch.Generator().manual_seed(0))
     except InputError as error:
         return str(error)
     assert rays.directions.isfinite().all(), path.read_text()
@@ -492,10 +510,7 @@ def test_only_input_errors_escape_from_mutated_files(tmp_path):
     assert refused > 200
 
 
-def test_angle_constant_is_what_the_pictures_are_painted_with():
-    """The helper's own pinhole: the edge of the picture is half the field of view from its axis."""
-    from tiny_captures import pixel_rays
-
+def test_the_edge_of_a_painted_picture_is_half_the_field_of_view_from_its_axis():
     _, directions = pixel_rays(np.eye(4), 1000, 2)
     edge = math.atan2(directions[0, -1, 0], -directions[0, -1, 2])
     assert abs(edge - ANGLE / 2) < 1e-3

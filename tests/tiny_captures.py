@@ -11,13 +11,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+import scenes
+from scenes import Capture, LoadOptions
+
 ANGLE = 0.8  # radians, the horizontal field of view of every camera here
+
+
+def load(path: Path, options: LoadOptions | None = None) -> Capture:
+    """What `scenes.load` makes of posed photographs."""
+    scene = scenes.load(path, options=options)
+    assert isinstance(scene, Capture)
+    return scene
+
+
+def names_of(capture: Capture) -> dict[str, list[str]]:
+    """The pictures of each split."""
+    return {split: [capture.names[view] for view in views] for split, views in capture.views.items()}
 
 
 def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike = (0, 0, 1)) -> np.ndarray:
     """[4, 4] OpenGL camera-to-world: x right, y up, z backward."""
     backward = np.subtract(position, target) / np.linalg.norm(np.subtract(position, target))
-    right = np.cross(up, backward)
+    right = np.cross(np.asarray(up, float), backward)
     right = right / np.linalg.norm(right)
     matrix = np.eye(4)
     matrix[:3] = np.stack((right, np.cross(backward, right), backward, np.asarray(position, float)), 1)

@@ -29,6 +29,12 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
+def one_thread(two_threads: None) -> None:
+    """For small arrays, where a second thread costs more than it brings, above all on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def generator() -> torch.Generator:
     """A fresh generator with the same seed for each test."""
     return torch.Generator().manual_seed(20)

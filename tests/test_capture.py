@@ -1,4 +1,4 @@
-"""Captures: what is sampled is what was photographed, and the box holds what was photographed."""
+"""Captures: what is sampled is what was photographed, and what is evaluated."""
 
 from __future__ import annotations
 
@@ -8,56 +8,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tiny_captures import (
-    ball,
     frame,
     load,
-    look_at,
     ring,
     sky,
-    write_blender,
     write_json,
     write_picture,
+    write_solid,
     write_transforms,
 )
-from tolerances import EIGHT_BIT, EXACT, METRICS, POSES, VALUES
+from tolerances import EXACT, METRICS, ROUNDED_PSNR, VALUES
 
 from scenes import Box, Cameras, InputError, LoadOptions, Scene
-from scenes.framing import find_focus, find_up
-from scenes.hull import box_of_object
 
 WHOLE = LoadOptions(hold_out_every=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    """Arrays are small here: a second thread costs more than it brings, above all on a busy machine."""
-    torch.set_num_threads(1)
-
-
-def write_solid(folder, colours, size=(8, 8), **fields):
-    """One picture of one colour for each of these, from cameras in a circle."""
-    todo = iter(colours)
-    return write_transforms(
-        folder,
-        ring(len(colours)),
-        lambda m, w, h: np.full((h, w, len(colours[0])), next(todo), np.uint8),
-        size,
-        **fields,
-    )
-
-
-def rig(matrices, focal=100.0, size=80):
-    """Cameras with these OpenGL poses."""
-    n = len(matrices)
-    return Cameras(
-        T_world_camera=torch.tensor(np.stack(matrices)[:, :3] * (1, -1, -1, 1), dtype=torch.float32),
-        focal=torch.full((n, 2), focal),
-        centre=torch.full((n, 2), size / 2),
-        size=torch.full((n, 2), size),
-        distortion=torch.zeros(n, 6),
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Sampling
@@ -196,7 +162,7 @@ def test_the_truth_gives_what_is_left_by_rounding_to_bytes(tmp_path):
     capture = load(write_transforms(tmp_path, ring(9), sky, (24, 16)))
     evaluation = capture.evaluate(lambda rays: 0.5 + 0.5 * rays.directions)
     assert evaluation.names == ["images/000.png", "images/008.png"]
-    assert evaluation.results["psnr"] == pytest.approx(10 * math.log10(12 * 255**2), abs=0.5)
+    assert ROUNDED_PSNR.allows(evaluation.results["psnr"], 10 * math.log10(12 * 255**2))
     assert evaluation.results["ssim"] > 0.99
     assert evaluation.background is None
     assert evaluation.results["psnr"] == pytest.approx(sum(evaluation.per_item["psnr"]) / 2)
@@ -233,103 +199,6 @@ def test_a_split_without_views(tmp_path):
         capture.evaluate(lambda rays: torch.zeros(len(rays), 3))
 
 
-# Loading
-
-
-def test_shrinking_averages_and_keeps_rays(tmp_path):
-    """9 x 7 by 2: the last column and row are cut; transparent pixels do not bleed their colour."""
-    pixels = np.zeros((7, 9, 4), np.uint8)
-    pixels[0:2, 0:2] = [[(200, 0, 0, 255), (0, 200, 0, 255)], [(0, 0, 90, 0), (0, 0, 90, 0)]]
-    write_picture(tmp_path / "0.png", pixels)
-    write_json(tmp_path / "transforms.json", {"fl_x": 9.0, "cx": 4.2, "frames": [frame("0.png", ring(1)[0])]})
-    whole = load(tmp_path, WHOLE)
-    small = load(tmp_path, LoadOptions(hold_out_every=0, downscale=2))
-    assert small.cameras.size.tolist() == [[4, 3]]
-    assert small.pixels.shape == (12, 4)
-    EIGHT_BIT.check(small.pixels[0] / 255, torch.tensor([100, 100, 0, 127.5]) / 255)
-    corners = torch.tensor([[2.0, 4.0], [6.0, 2.0]])
-    view = torch.zeros(2, dtype=torch.int64)
-    POSES.check(small.cameras.rays(view, corners / 2).directions, whole.cameras.rays(view, corners).directions)
-
-
-def test_shrinking_keeps_only_what_no_mask_touches(tmp_path):
-    mask = np.full((4, 4), 255, np.uint8)
-    mask[0, 1] = 0
-    write_picture(tmp_path / "0.png", np.zeros((4, 4, 3), np.uint8))
-    write_picture(tmp_path / "m.png", mask)
-    entry = frame("0.png", np.eye(4), mask_path="m.png")
-    write_json(tmp_path / "transforms.json", {"fl_x": 8.0, "frames": [entry]})
-    capture = load(tmp_path, LoadOptions(hold_out_every=0, downscale=2))
-    assert capture.keep is not None
-    assert capture.keep.tolist() == [False, True, True, True]
-
-
-@pytest.mark.parametrize(("factor", "message"), [(0, "--downscale is 0"), (9, "too small to be shrunk 9 times")])
-def test_shrinking_to_nothing(tmp_path, factor, message):
-    with pytest.raises(InputError, match=message):
-        load(write_transforms(tmp_path, ring(2)), LoadOptions(downscale=factor))
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "I;16", "RGBA", "CMYK"])
-def test_every_kind_of_picture_becomes_bytes_of_colour(tmp_path, mode):
-    name = "0.tif" if mode == "CMYK" else "0.png"
-    write_picture(tmp_path / "grey.png", np.full((8, 8), 255, np.uint8))
-    if mode == "I;16":
-        Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / name)
-    else:
-        Image.open(tmp_path / "grey.png").convert("RGB").convert(mode).save(tmp_path / name)
-    write_json(tmp_path / "transforms.json", {"fl_x": 8.0, "frames": [frame(name, np.eye(4))]})
-    capture = load(tmp_path, WHOLE)
-    assert capture.pixels.shape == (64, 3)
-    assert int(capture.pixels.min()) == 255
-
-
-def test_damaged_pictures(tmp_path):
-    path = write_transforms(tmp_path, ring(3), sky, (64, 64))
-    picture = tmp_path / "images" / "001.png"
-    whole = picture.read_bytes()
-    draw = np.random.default_rng(3)
-    refused = 0
-    cuts = [whole[:n] for n in (0, 10, 30, 60, len(whole) // 2, len(whole) - 100)]
-    for data in cuts + [flipped(whole, draw) for _ in range(60)]:
-        picture.write_bytes(data)
-        try:
-            load(path)
-        except InputError as error:
-            refused += 1
-            one_line = str(error)
-            assert "001.png" in one_line
-            assert "\n" not in one_line
-        else:
-            assert len(data) == len(whole)
-    assert refused > len(cuts)
-    picture.write_bytes(whole)
-    load(path)
-
-
-def flipped(data, draw):
-    """The bytes with a few of them changed."""
-    changed = bytearray(data)
-    for i in draw.integers(8, len(data), 3):
-        changed[i] ^= int(draw.integers(1, 256))
-    return bytes(changed)
-
-
-def test_too_much_memory_is_refused_before_decoding(tmp_path):
-    path = write_transforms(tmp_path, ring(3), sky, (64, 64))
-    for picture in (tmp_path / "images").iterdir():
-        picture.write_bytes(picture.read_bytes()[:60])  # the size can be read, the pixels cannot
-    with pytest.raises(InputError, match=r"transforms.json: the photographs need 0.00 GB.*--downscale"):
-        load(path, LoadOptions(max_ram_gb=1e-6))
-    with pytest.raises(InputError, match="damaged"):
-        load(path)
-
-
-def test_too_large_a_picture_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"\d.png: 8 x 8 is more than 60 pixels; raise --max-pixels"):
-        load(write_transforms(tmp_path, ring(2)), LoadOptions(max_pixels=60))
-
-
 def test_fingerprint_is_of_content(tmp_path):
     first = load(write_transforms(tmp_path / "a", ring(4))).fingerprint()
     assert load(write_transforms(tmp_path / "b", ring(4))).fingerprint() == first
@@ -352,156 +221,3 @@ def test_a_description_is_enough_to_render_from(tmp_path):
     cameras = Cameras.from_json(description["cameras"]["test"])
     EXACT.check(cameras.image_rays(0).directions, capture.image_rays(capture.views["test"][0]).directions)
     assert len(description["names"]["train"]) == 4
-
-
-# Boxes
-
-
-@pytest.mark.parametrize(("centre", "radius"), [((0, 0, 0), 0.5), ((1.1, -0.7, 0.4), 0.3), ((0.5, 0.5, -0.5), 0.8)])
-def test_the_box_of_an_object_is_tight_and_holds_it(tmp_path, centre, radius):
-    """A ball cut out, seen from 24 sides, not in the middle of the pictures. Its visual hull is hardly larger."""
-    matrices = ring(12, radius=5, height=3) + ring(12, radius=5, height=-2)
-    write_blender(tmp_path, {"train": matrices}, lambda m, w, h: ball(m, w, h, centre, radius), (160, 160))
-    capture = load(tmp_path)
-    assert capture.has_alpha
-    assert not capture.unbounded
-    lo, hi = np.array(capture.box.lo), np.array(capture.box.hi)
-    assert (lo <= np.subtract(centre, radius)).all()
-    assert (hi >= np.add(centre, radius)).all()
-    assert capture.box.side < 2 * radius * 1.3
-
-
-def test_an_empty_photograph_does_not_lose_the_box(tmp_path):
-    matrices = ring(9, height=3) + ring(9, height=-1)
-    blank = lambda m, w, h: ball(m, w, h, (0, 0, 0), 0.0 if m is matrices[3] else 0.5)  # noqa: E731
-    write_blender(tmp_path, {"train": matrices}, blank, (64, 64))
-    box = load(tmp_path).box
-    assert max(box.lo) <= -0.5
-    assert min(box.hi) >= 0.5
-    assert box.side < 1.5
-
-
-def test_the_box_of_nothing_is_what_the_cameras_see(tmp_path):
-    write_blender(tmp_path, {"train": ring(5)}, lambda m, w, h: np.zeros((h, w, 4), np.uint8))
-    box = load(tmp_path).box
-    assert 1 < box.side < 8
-    assert max(box.lo) < 0 < min(box.hi)
-
-
-def test_a_box_in_the_file_bounds_the_object(tmp_path):
-    """instant-ngp: x * scale + offset is in the unit cube, so scale 0.25 and offset 0.5 are [-2, 2]."""
-    fields = {"scale": 0.25, "offset": [0.5, 0.5, 0.5]}
-    photographs = load(write_transforms(tmp_path / "a", ring(3), **fields, aabb_scale=8))
-    assert photographs.box == Box((-2.0,) * 3, (2.0,) * 3)
-    assert photographs.unbounded
-    assert not load(write_transforms(tmp_path / "b", ring(3), **fields)).unbounded
-    aabb = load(write_transforms(tmp_path / "c", ring(3), aabb=[[-1, -2, -3], [1, 2, 4]], aabb_scale=2))
-    assert aabb.box == Box((-1.0, -2.0, -3.0), (1.0, 2.0, 4.0))
-
-
-def test_a_box_of_the_users_wins(tmp_path):
-    path = write_transforms(tmp_path, ring(3), scale=0.25)
-    capture = load(path, LoadOptions(box=(0.0, 0.0, 0.0, 1.0, 2.0, 3.0)))
-    assert capture.box == Box((0.0, 0.0, 0.0), (1.0, 2.0, 3.0))
-    assert not capture.unbounded
-    with pytest.raises(InputError, match="--box cannot be used"):
-        load(path, LoadOptions(box=(0.0, 0.0, 0.0, 1.0, 2.0, 0.0)))
-
-
-@pytest.mark.parametrize("target", [(0, 0, 0), (10, -20, 5)])
-def test_the_focus_of_a_circle_of_cameras_is_its_middle(target):
-    focus = find_focus(rig(ring(20, radius=4, height=3, target=target)))
-    VALUES.check(focus.point, torch.tensor(target).float())
-    assert focus.distance == pytest.approx(5)
-    assert 1 < focus.radius <= 5
-
-
-def test_a_few_cameras_that_look_elsewhere_do_not_move_the_focus():
-    matrices = ring(20, radius=4, height=3)
-    stray = [look_at((50, 50, 50), (60, 70, 80)), look_at((4, 0, 3), (9, 9, 9)), look_at((-300, 0, 0), (0, 500, 0))]
-    focus = find_focus(rig(matrices + stray))
-    assert focus.point.norm() < 0.1
-    assert focus.distance == pytest.approx(5, rel=0.05)
-
-
-def forward_facing(distance):
-    """Cameras in a plane that look at a point so far in front of them, or straight ahead."""
-    places = [(x, 0, z) for x in (-1, 0, 1) for z in (-0.5, 0, 0.5)]
-    return [look_at(p, (0, distance, 0) if distance else (p[0], 1, p[2])) for p in places]
-
-
-@pytest.mark.parametrize("distance", [3, 10, None])
-def test_cameras_in_one_direction_get_a_box_in_front_of_them(distance):
-    focus = find_focus(rig(forward_facing(distance)))
-    assert focus.point[1] > 2
-    assert abs(focus.point[0]) < 0.1
-    assert abs(focus.point[2]) < 0.1
-    if distance:
-        assert focus.point[1] == pytest.approx(distance, rel=0.05)
-    assert 0.2 * focus.point[1] < focus.radius <= focus.point[1]
-
-
-def test_cameras_that_look_outward_get_a_box_around_them():
-    matrices = [
-        look_at((np.cos(a), np.sin(a), 0), (9 * np.cos(a), 9 * np.sin(a), 0)) for a in np.arange(12) * np.pi / 6
-    ]
-    focus = find_focus(rig(matrices))
-    assert focus.point.norm() < 0.1
-    assert focus.radius > 1
-
-
-@pytest.mark.parametrize(
-    "matrices",
-    [
-        [np.eye(4)],
-        [look_at((3, 2, 1), (0, 0, 0))],
-        [np.eye(4)] * 5,
-        [look_at((0, 0, 0), (np.cos(a), np.sin(a), 0)) for a in (0, 1, 2, 3, 4, 5)],
-        [look_at((1e5, 0, 0), (1e5, 1e-3, 0)), look_at((1e5 + 1e-3, 0, 0), (1e5, 1e-3, 0))],
-    ],
-    ids=["one at the origin", "one", "five at one place", "turning on the spot", "far away"],
-)
-def test_degenerate_cameras_still_have_a_box(matrices):
-    focus = find_focus(rig(matrices))
-    assert focus.point.isfinite().all()
-    assert 0 < focus.radius < 1e6
-    assert 0 < focus.distance < 1e6
-    assert find_up(rig(matrices)).norm() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("up", [(0, 0, 1), (0, 1, 0), (0.6, 0, -0.8)])
-def test_up_is_where_level_cameras_agree(up):
-    """Half a circle of cameras that look down: their mean upward direction leans, their horizons do not."""
-    up = np.asarray(up, float)
-    side = np.cross(up, (0.3, 0.5, 0.7))
-    side = side / np.linalg.norm(side)
-    ahead = np.cross(up, side)
-    angles = np.linspace(0, np.pi, 9)
-    matrices = [look_at(4 * np.cos(a) * side + 4 * np.sin(a) * ahead + 3 * up, (0, 0, 0), up) for a in angles]
-    POSES.check(find_up(rig(matrices)), torch.tensor(up).float())
-
-
-def test_up_of_cameras_side_by_side_is_that_of_their_pictures():
-    POSES.check(find_up(rig(forward_facing(None))), torch.tensor([0.0, 0.0, 1.0]))
-
-
-def test_an_object_larger_than_the_first_guess():
-    """Cameras close to a long object, which look at points along it: each sees a part."""
-    angles, places = np.arange(9) * 2 * np.pi / 9, np.linspace(-4, 4, 9)
-    cameras = [look_at((4 * np.cos(a), y, 4 * np.sin(a)), (0, y, 0), (0, 1, 0)) for y in places for a in angles]
-    rigged = rig(cameras, focal=110.0)
-
-    def alpha(view):
-        rays = rigged.image_rays(view)  # a rod along y of radius 0.3, for |y| < 4
-        d, o = rays.directions, rays.origins
-        a = d[:, 0] ** 2 + d[:, 2] ** 2
-        b = d[:, 0] * o[:, 0] + d[:, 2] * o[:, 2]
-        inside = b * b - a * (o[:, 0] ** 2 + o[:, 2] ** 2 - 0.09)
-        y = o[:, 1] + (-b - inside.clamp(min=0).sqrt()) / a * d[:, 1]
-        return ((inside > 0) & (y.abs() < 4)).view(80, 80).to(torch.uint8) * 255
-
-    box = box_of_object(rigged, alpha)
-    assert box.lo[1] < -3.9
-    assert box.hi[1] > 3.9
-    assert box.size[0] < 1.4
-    assert box.size[2] < 1.4

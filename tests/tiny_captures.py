@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 
 import scenes
-from scenes import Capture, LoadOptions
+from scenes import Cameras, Capture, LoadOptions
+from scenes.photographs import Photograph, read_header
+from scenes.transforms import read_transforms, to_cameras
 
 ANGLE = 0.8  # radians, the horizontal field of view of every camera here
 
@@ -111,3 +114,49 @@ def write_blender(
             write_picture(folder / split / f"r_{i}.png", paint(matrix, *size))
         write_json(folder / f"transforms_{split}.json", {"camera_angle_x": ANGLE, "frames": frames})
     return folder
+
+
+def write_solid(
+    folder: Path, colours: Sequence[tuple[int, ...]], size: tuple[int, int] = (8, 8), **fields: Any
+) -> Path:
+    """One picture of one colour for each of these, from cameras in a circle."""
+    todo = iter(colours)
+    return write_transforms(
+        folder,
+        ring(len(colours)),
+        lambda m, w, h: np.full((h, w, len(colours[0])), next(todo), np.uint8),
+        size,
+        **fields,
+    )
+
+
+def rig(matrices: Sequence[np.ndarray], focal: float = 100.0, size: int = 80) -> Cameras:
+    """Cameras with these OpenGL poses."""
+    n = len(matrices)
+    return Cameras(
+        T_world_camera=torch.tensor(np.stack(matrices)[:, :3] * (1, -1, -1, 1), dtype=torch.float32),
+        focal=torch.full((n, 2), focal),
+        centre=torch.full((n, 2), size / 2),
+        size=torch.full((n, 2), size),
+        distortion=torch.zeros(n, 6),
+    )
+
+
+def cameras_of(path: Path) -> Cameras:
+    """The cameras of a JSON, by the sizes of its pictures."""
+    frames = read_transforms(path).frames
+    headers = [read_header(Photograph(f.where, f.picture), 10**6) for f in frames]
+    return to_cameras(frames, [(h.width, h.height) for h in headers])
+
+
+def single(
+    folder: Path,
+    matrix: np.ndarray | None = None,
+    size: tuple[int, int] = (8, 8),
+    in_frame: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Path:
+    """One photograph with these fields in the file and in its frame."""
+    write_picture(folder / "a.png", np.zeros((size[1], size[0], 3), np.uint8))
+    matrix = look_at((0, -4, 0), (0, 0, 0)) if matrix is None else matrix
+    return write_json(folder / "transforms.json", {**fields, "frames": [frame("a.png", matrix, **(in_frame or {}))]})

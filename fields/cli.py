@@ -112,6 +112,8 @@ def _explain(error: Exception) -> str:
             return f"{error.filename or 'the disk'}: {error.strerror}; free some space"
         case PermissionError():
             return f"{error.filename}: {error.strerror}"
+        case ImportError():
+            return f"{error}; see `fieldfit doctor`"
         case MemoryError():
             return "not enough memory; try --downscale 2, or fewer samples a step"
         case _:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO, TypeVar
 
@@ -17,36 +17,36 @@ from fields.fitting import Step
 
 T = TypeVar("T")
 
-SMOOTHING_SECONDS = 2.0
+AVERAGED_STEPS = 32
 PLAIN_SECONDS = 5.0
 REDRAW_SECONDS = 0.1
 
 
-@dataclass
 class Averages:
-    """Exponential means over the last `SMOOTHING_SECONDS` of fitting. PSNR is averaged as the squared error that it
-    stands for."""
+    """Means over the last few steps. PSNR is averaged as the squared error that it stands for."""
 
-    seconds: float | None = None
-    loss: float = math.nan
-    squared_error: float = math.nan
-    samples_per_second: float = math.nan
+    def __init__(self) -> None:
+        self._steps: deque[Step] = deque(maxlen=AVERAGED_STEPS)
 
     def add(self, step: Step) -> None:
         """Take in a step."""
-        elapsed = 0.0 if self.seconds is None else step.seconds - self.seconds
-        keep = math.exp(-elapsed / SMOOTHING_SECONDS)
-        self.seconds = step.seconds
-        self.loss = _mix(self.loss, step.loss, keep)
-        if elapsed > 0:
-            self.samples_per_second = _mix(self.samples_per_second, step.n_samples / elapsed, keep)
-        if math.isfinite(step.psnr):
-            self.squared_error = _mix(self.squared_error, 10 ** (-step.psnr / 10), keep)
+        self._steps.append(step)
 
     @property
-    def psnr(self) -> float | None:
-        """dB, or None where nothing is measured in dB."""
-        return -10 * math.log10(self.squared_error) if self.squared_error > 0 else None
+    def loss(self) -> float:
+        """NaN when none of them was finite."""
+        return _mean([step.loss for step in self._steps])
+
+    @property
+    def psnr(self) -> float:
+        """dB, or NaN."""
+        return -10 * math.log10(_mean([10 ** (-step.psnr / 10) for step in self._steps]))
+
+    @property
+    def samples_per_second(self) -> float:
+        """NaN for a single step, which began at an unknown time."""
+        seconds = self._steps[-1].seconds - self._steps[0].seconds
+        return sum(step.n_samples for step in list(self._steps)[1:]) / seconds if seconds > 0 else math.nan
 
 
 class FitProgress:
@@ -102,7 +102,7 @@ class FitProgress:
 def describe(step: Step, averages: Averages) -> str:
     """One line: steps done, ETA, loss, PSNR where there is one, samples a second, skipped steps where there are any."""
     parts = [f"step {step.index}", f"ETA {clock(remaining(step))}", f"loss {averages.loss:.3g}"]
-    if averages.psnr is not None:
+    if math.isfinite(averages.psnr):
         parts.append(f"{averages.psnr:.2f} dB")
     if math.isfinite(averages.samples_per_second):
         parts.append(f"{with_prefix(averages.samples_per_second)} samples/s")
@@ -133,10 +133,9 @@ def with_prefix(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _mix(mean: float, value: float, keep: float) -> float:
-    if not math.isfinite(value):
-        return mean
-    return value if math.isnan(mean) else keep * mean + (1 - keep) * value
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def counted(frames: Iterable[T], n_frames: int, stream: TextIO) -> Iterator[T]:

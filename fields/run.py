@@ -260,10 +260,10 @@ class Run:
         """Leave no half-made folder behind."""
         if self.checkpoint_exists():
             return
-        with contextlib.suppress(OSError):
-            for name in ("config.json", "metrics.jsonl"):
-                (self.path / name).unlink(missing_ok=True)
-            for folder in (self.path / "renders", self.path / "exports", self.path):
+        for name in ("config.json", "metrics.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / "renders", self.path / "exports", self.path):
+            with contextlib.suppress(OSError):  # what others put there stays
                 folder.rmdir()
 
     def _write_config(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_captures
 import torch
 import trimesh
 from PIL import Image
@@ -216,6 +217,14 @@ def test_info_tells_what_runs_and_data_are(fieldfit: Program, runs: dict[str, Pa
     assert done.stdout.splitlines()[-1].split() == ["picture:", "frusta.png"]
     assert picture(tmp_path / "frusta.png").std() > 1
     assert "3" in fieldfit(tmp_path, "info", folder(runs) / "stripes.png").stdout
+
+
+def test_a_capture_without_held_out_views_is_fitted_but_not_evaluated(fieldfit: Program, tmp_path: Path):
+    tiny_captures.write_transforms(tmp_path / "photos", tiny_captures.ring(3))
+    done = fieldfit(tmp_path, "fit", "photos", "--hold-out-every", "0", *SMALL)
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("not evaluated: ")
+    assert (tmp_path / "runs" / "photos" / "field.safetensors").exists()
 
 
 def test_demo_shows_truth_beside_render_and_depth(fieldfit: Program, tmp_path: Path):

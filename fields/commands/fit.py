@@ -25,6 +25,7 @@ from fields.progress import FitProgress
 from fields.rendering.render import look
 from fields.run import Run
 from scenes.capture import Capture
+from scenes.errors import InputError
 
 SAVE_SECONDS = 60.0
 LOG_EVERY = 10
@@ -135,7 +136,11 @@ def _profile(stages: Counter[str], n_steps: int) -> str:
 
 
 def _evaluate(job: Job, device: torch.device) -> None:
-    report: dict[str, Any] = measure(job.field, job.scene, job.run.scene, "test", device)
+    try:
+        report: dict[str, Any] = measure(job.field, job.scene, job.run.scene, "test", device)
+    except InputError as error:  # such as a capture of which nothing was held out
+        print(f"not evaluated: {error}")
+        return
     job.run.write_evaluation(report | {"step": job.run.step()})
     print(table(report))
     if isinstance(job.scene, Capture):

@@ -65,6 +65,8 @@ def run(argv: Sequence[str]) -> int:
     for flag, value in (("--width", options.width), ("--frames", options.frames), ("--fps", options.fps)):
         if value is not None and not value > 0:
             raise UsageError(f"{flag}: expected a number above 0, got {value}")
+    if not options.out.parent.is_dir():
+        raise InputError(f"{options.out}: the folder {options.out.parent} does not exist; create it or choose another")
     device = choose_device(options.device)
     opened = Run.open(options.run)
     field = opened.field(device)
@@ -113,10 +115,11 @@ def _views(
     described: Mapping[str, Any], field: Field | RadianceField, cameras: Cameras, show: str
 ) -> Iterator[Picture]:
     """What each camera sees, as 8-bit pictures."""
-    from viewer.pictures import depth_colours, normal_colours, to_bytes
+    from viewer.pictures import depth_colours, depth_span, normal_colours, to_bytes
 
     box = Box.from_json(described["box"])
     level = 0.0 if described.get("background") == "black" else 1.0
+    span: tuple[float, float] | None = None
     for view in range(len(cameras)):
         seen: Rendering | SurfaceView
         if isinstance(field, RadianceField):
@@ -125,7 +128,9 @@ def _views(
             seen = render_surface(field, cameras, view, box)
         match show, seen:
             case "depth", _:
-                yield to_bytes(depth_colours(seen.depth.cpu(), seen.opacity.cpu()))
+                depth, opacity = seen.depth.cpu(), seen.opacity.cpu()
+                span = span or depth_span(depth, opacity)  # that of the first picture, so that colours mean the same
+                yield to_bytes(depth_colours(depth, opacity, span=span))
             case "normal", SurfaceView():
                 yield to_bytes(normal_colours(seen.normal.cpu()))
             case "normal", _:

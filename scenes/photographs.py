@@ -179,11 +179,15 @@ def _shrunk(image: Image.Image, header: Header, factor: int) -> UInt8[np.ndarray
     width, height = header.width // factor, header.height // factor
     if image.mode == "RGB":
         return np.asarray(image.reduce(factor, (0, 0, width * factor, height * factor)))
-    pixels = np.asarray(image)[: height * factor, : width * factor].astype(np.uint32)
-    alpha = pixels[..., 3:]
-    sums = [v.reshape(height, factor, width, factor, -1).sum((1, 3)) for v in (pixels[..., :3] * alpha, alpha)]
-    colour = sums[0] / np.maximum(sums[1], 1)
-    return np.rint(np.concatenate((colour, sums[1] / factor**2), -1)).astype(np.uint8)
+    pixels = np.asarray(image)[: height * factor, : width * factor]
+    sums = np.zeros((height, width, 4), np.uint32)
+    for place in np.ndindex(factor, factor):
+        part = pixels[place[0] :: factor, place[1] :: factor].astype(np.uint32)
+        sums[..., :3] += part[..., :3] * part[..., 3:]
+        sums[..., 3] += part[..., 3]
+    alpha = sums[..., 3:]
+    colour = sums[..., :3] / np.maximum(alpha, 1)
+    return np.rint(np.concatenate((colour, alpha / factor**2), -1)).astype(np.uint8)
 
 
 def _reason(error: Exception) -> str:

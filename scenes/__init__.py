@@ -6,6 +6,7 @@ Names are loaded when first used, so that `import scenes` costs nothing.
 from __future__ import annotations
 
 import importlib
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,14 @@ def load(path: str | Path, *, options: LoadOptions | None = None) -> Scene:
     """
     path, options = Path(path), options or LoadOptions()
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise InputError(f"{path}: does not exist; give an image, a mesh, or a folder or JSON of posed photographs")
-    if path.is_dir() or suffix == ".json":
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error})"
+        raise InputError(
+            f"{path}: {reason}; give an image, a mesh, or a folder or JSON of posed photographs"
+        ) from error
+    if is_folder or suffix == ".json":
         from scenes.capture_files import load_capture
 
         return load_capture(path, options)

@@ -21,6 +21,7 @@ from tiny_captures import (
     write_transforms,
 )
 
+import scenes
 from scenes import InputError, InputWarning, LoadOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -279,3 +280,20 @@ def test_only_input_errors_escape_from_mutated_files(tmp_path):
             refused += 1
     assert loaded > 20
     assert refused > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "does not exist; give an image, a mesh"),
+        ("a.png/b", "cannot be opened"),
+        ("x" * 300, "cannot be opened"),
+        ("a\0b", "cannot be opened"),
+        ("a.xyz", "is of no known kind; give a folder, or a file ending in"),
+    ],
+)
+def test_a_path_that_holds_no_scene(tmp_path, name, message):
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "a.xyz").write_text("")
+    with pytest.raises(InputError, match=message):
+        scenes.load(tmp_path / name)

@@ -32,7 +32,7 @@ class SignalFieldConfig:
 class MarchConfig:
     """How rays step through a radiance field. Lengths are edges of the unit cube."""
 
-    steps: int = 1024
+    steps: int = 384
     """Steps along the cube's diagonal."""
     cone_angle: float = 0.0
     """Steps grow with distance by this factor; 0 keeps them equal."""
@@ -50,7 +50,7 @@ class RadianceFieldConfig:
     """From coordinates to features."""
     density: NetworkConfig = MLP(hidden_layers=1)
     """From features to the latent, whose first value is log density."""
-    color: NetworkConfig = MLP(hidden_layers=2)
+    color: NetworkConfig = MLP(hidden_layers=1)
     """From latent and direction to colour."""
     latent_dim: int = 16
     """Values between the two networks."""

@@ -52,14 +52,14 @@ def image_preset(longest: float, pixels: float) -> Config:
         base_resolution=16,
         finest_resolution=max(int(longest), 32),
     )
-    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.2))
+    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.2, batch=2**13))
 
 
 def mesh_preset() -> Config:
     """A 3-D hash grid for signed distances."""
     encoding = Hash(levels=8, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=512)
     optimiser = OptimiserConfig(table_rate=5e-3, network_rate=2e-3)
-    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.1, optimiser=optimiser))
+    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.1, batch=2**14, optimiser=optimiser))
 
 
 def capture_preset(unbounded: bool) -> Config:
@@ -67,7 +67,8 @@ def capture_preset(unbounded: bool) -> Config:
     encoding = Hash(levels=8, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=1024)
     if unbounded:
         encoding = replace(encoding, log2_table_size=19, finest_resolution=4096, levels=10)
-    return Config(RadianceFieldConfig(encoding), FitConfig(minutes=5.0))
+    optimiser = OptimiserConfig(table_rate=2e-2, network_rate=1e-2)
+    return Config(RadianceFieldConfig(encoding), FitConfig(minutes=5.0, batch=2**15, optimiser=optimiser))
 
 
 def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:

@@ -62,6 +62,10 @@ ROUNDED_PSNR = Tolerance(
 )
 FOCUS = Tolerance(5e-2, 0.0, "where optical axes nearly meet, by weights that only fade out what disagrees")
 
+RENDERED = Tolerance(
+    0.0, 5e-3, "rays end at a transmittance of 1e-3, and a step may fall on the other side of a cell's face"
+)
+
 # Surfaces.
 EXPORTED = Tolerance(
     5e-3, 0.0, "what is promised of an exported mesh at resolution 64 and above: half a percent of its size"

@@ -36,7 +36,7 @@ class OccupancyConfig:
     """Cells visited by a refresh: half drawn from all that are allowed, half from the occupied."""
     warmup_updates: int = 8
     """First refreshes, which visit four times as many cells."""
-    decay: float = 0.9
+    decay: float = 0.8
     """What a visit leaves of a cell's largest density so far."""
     threshold: float = 0.01
     """A cell is occupied where one smallest step through it has at least this optical thickness."""

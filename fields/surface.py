@@ -29,8 +29,8 @@ the sign of the level function in all of it."""
 class SurfaceConfig:
     """How a surface is taken out of a field."""
 
-    level: float = 100 * math.log(2)
-    """Density of a radiance field at its surface, per edge of the unit cube. By default a hundredth of the edge is half
+    level: float = 40 * math.log(2)
+    """Density of a radiance field at its surface, per edge of the unit cube. By default a fortieth of the edge is half
     opaque."""
     keep_above: float | None = None
     """Drop components with less than this fraction of the largest one's area; by default 0.01 for radiance fields, and

@@ -56,6 +56,7 @@ class FitProgress:
         self.stream = stream
         self.averages = Averages()
         self._last_shown = -math.inf
+        self._last_index = self._taken = -1
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._interval = PLAIN_SECONDS
@@ -77,12 +78,16 @@ class FitProgress:
             self._bar.stop()
 
     def show(self, step: Step, *, last: bool = False) -> None:
-        """Take in a step, and show it if the last one shown is long enough ago."""
-        self.averages.add(step)
+        """Take in a step, and show it if the last one shown is long enough ago, or if it is the last of all, which
+        may have been taken in before."""
+        if step.index != self._taken:
+            self.averages.add(step)
+            self._taken = step.index
         now = time.monotonic()
-        if not last and now - self._last_shown < self._interval:
+        due = now - self._last_shown >= self._interval or last
+        if not due or step.index == self._last_index:
             return
-        self._last_shown = now
+        self._last_shown, self._last_index = now, step.index
         text = describe(step, self.averages)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step.progress, description=text, refresh=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import trimesh
 from PIL import Image
 from program import ROOT, Done, Program, assert_one_line, command, environment
 from safetensors import safe_open
-from tiny_runs import SMALL, WIDE, fit_each, write_image, write_tetrahedron
+from tiny_runs import SMALL, WIDE, fit_each, write_ball, write_image, write_tetrahedron
 from tolerances import EIGHT_BIT, METRICS
 
 from fields.run import Run
@@ -227,6 +227,14 @@ def test_a_capture_without_held_out_views_is_fitted_but_not_evaluated(fieldfit: 
     assert (tmp_path / "runs" / "photos" / "field.safetensors").exists()
 
 
+def test_too_little_time_for_a_step_leaves_no_run(fieldfit: Program, tmp_path: Path):
+    write_ball(tmp_path / "ball")
+    done = fieldfit(tmp_path, "fit", "ball", "--minutes", "1e-30")
+    assert done.code == 1
+    assert done.stderr == ("fieldfit: runs/ball: 1e-30 minutes were over before the first step; give more --minutes\n")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
 def test_demo_shows_truth_beside_render_and_depth(fieldfit: Program, tmp_path: Path):
     done = fieldfit(tmp_path, "fit", "demo", "--downscale", "5", *SMALL)
     assert done.code == 0, done.stderr
@@ -261,24 +269,28 @@ def started_fit(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[s
         yield process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("write", "steps", "number", "code"),
+    [(write_image, "100", signal.SIGINT, 130), (write_ball, "60", signal.SIGTERM, 143)],
+    ids=["image", "capture"],
+)
 def test_a_stopped_fit_saves_and_resumes_to_the_bits_of_a_straight_one(
-    fieldfit: Program, tmp_path: Path, number: signal.Signals, code: int
+    fieldfit: Program, tmp_path: Path, write: Callable[[Path], Path], steps: str, number: signal.Signals, code: int
 ):
-    write_image(tmp_path / "a.png")
-    steps = ("--steps", "100", "--fit.batch", "16384")
-    with started_fit(tmp_path, "a.png", *steps, "--out", "stopped") as process:
+    data = write(tmp_path / "data.png")
+    options = (*SMALL, "--fit.batch", "16384", "--steps", steps)
+    with started_fit(tmp_path, data, *options, "--out", "stopped") as process:
         process.send_signal(number)
         assert process.wait(5) == code
     stopped = json.loads((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    assert 1 <= stopped < 100
+    assert 1 <= stopped < int(steps)
     assert fieldfit(tmp_path, "fit", "stopped", "--resume").code == 0
-    assert fieldfit(tmp_path, "fit", "a.png", *steps, "--out", "straight").code == 0
+    assert fieldfit(tmp_path, "fit", data, *options, "--out", "straight").code == 0
     headers = []
     for name in ("stopped", "straight"):
         with safe_open(tmp_path / name / "field.safetensors", "pt") as file:
             headers.append(file.metadata())
-    assert headers[0]["step"] == "100"
+    assert headers[0]["step"] == steps
     assert headers[0]["sha256"] == headers[1]["sha256"]
 
 

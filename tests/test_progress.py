@@ -87,7 +87,9 @@ def test_plain_lines_come_at_intervals_and_at_the_end(monkeypatch: pytest.Monkey
     with FitProgress(stream) as shown:
         for index in range(1, 101):
             now[0] = 0.1 * index
-            shown.show(step(index), last=index == 100)
+            shown.show(step(index))
+        shown.show(step(100), last=True)
+        shown.show(step(100), last=True)
         shown.print("done")
     lines = text_of(stream).splitlines()
     assert [line.split()[:3] for line in lines[:-1]] == [

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,38 +81,43 @@ def _check_duration(options: FitOptions) -> None:
 
 
 def _fit(job: Job, device: torch.device, profile: bool) -> int:
-    """Fit and save; the number of the signal that ended it early, or 0."""
+    """Fit and save; the number of the signal that ended it early, or 0. Raises InputError when no step was taken."""
     module = job.field.to(device)
     state = job.checkpoint.state if job.checkpoint else None
-    step: Step | None = None
-    saved_at = time.monotonic()
     stages: Counter[str] = Counter()  # milliseconds
-    n_steps = 0
-    with StopSignals() as stop, FitProgress(sys.stderr) as progress:
-        for step in fit(module, job.scene, job.run.config.fit, state=state):
-            progress.show(step)
-            n_steps += 1
-            if profile:
+    with FitProgress(sys.stderr) as progress:
+        steps = fit(module, job.scene, job.run.config.fit, state=state)
+        first = next(steps, None)  # until it is done there is nothing to save: a signal ends the program
+        if first is None:
+            progress.print(_why_no_step(job))
+            return 0
+        step, saved_at, n_steps = first, time.monotonic(), 0
+        with StopSignals() as stop:
+            for step in chain([first], steps):
+                progress.show(step)
+                n_steps += 1
                 stages.update(step.stages)
-            if step.index % LOG_EVERY == 0:
-                _log(job.run, step)
-            if stop.received:
-                break
-            if time.monotonic() - saved_at >= SAVE_SECONDS:
-                job.run.save(module, step)
-                saved_at = time.monotonic()
-        if step is not None:
+                if step.index % LOG_EVERY == 0:
+                    _log(job.run, step)
+                if stop.received:
+                    break
+                if time.monotonic() - saved_at >= SAVE_SECONDS:
+                    job.run.save(module, step)
+                    saved_at = time.monotonic()
             progress.show(step, last=True)
             if step.index % LOG_EVERY:
                 _log(job.run, step)
             job.run.save(module, step)
-        elif job.checkpoint:
-            progress.print(
-                f"step {job.checkpoint.step} was the last one already; fit longer with --steps or --minutes (in all)"
-            )
-        if profile and n_steps:
+        if profile:
             progress.print(_profile(stages, n_steps))
         return stop.received
+
+
+def _why_no_step(job: Job) -> str:
+    if job.checkpoint is None:
+        minutes = job.run.config.fit.minutes
+        raise InputError(f"{job.run.path}: {minutes:g} minutes were over before the first step; give more --minutes")
+    return f"step {job.checkpoint.step} was the last one already; fit longer with --steps or --minutes (in all)"
 
 
 def _log(opened: Run, step: Step) -> None:

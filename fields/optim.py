@@ -40,23 +40,29 @@ class Group:
     name: str
     param: Tensor
     rate: float
-    skip_zero: bool
+    table: GridEncoding | None
+    """The grid whose table this is."""
     moments: tuple[Tensor, Tensor]
 
 
 class Adam:
-    """Moments live in plain tensors, so that `state` is all there is to save."""
+    """Moments live in plain tensors, so that `state` is all there is to save.
+
+    Tables on a CPU get their gradients gathered in place (`ops.TableGradient`) from now on.
+    """
 
     def __init__(self, field: nn.Module, config: OptimiserConfig) -> None:
         self.config = config
         self.steps = 0
-        tables = {id(m.table) for m in field.modules() if isinstance(m, GridEncoding)}
+        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridEncoding)}
+        for grid in tables.values():
+            grid.gathered = ops.TableGradient(grid.table) if ops.is_native(grid.table) else None
         self.groups = [
             Group(
                 name,
                 param,
                 config.table_rate if id(param) in tables else config.network_rate,
-                id(param) in tables,
+                tables.get(id(param)),
                 (torch.zeros_like(param), torch.zeros_like(param)),
             )
             for name, param in field.named_parameters()
@@ -64,7 +70,7 @@ class Adam:
 
     def finite(self) -> bool:
         """Whether all gradients of networks are finite; a bad gradient of a table always shows in its network's too."""
-        gradients: Sequence[Tensor | None] = [g.param.grad for g in self.groups if not g.skip_zero]
+        gradients: Sequence[Tensor | None] = [g.param.grad for g in self.groups if g.table is None]
         return all(bool(torch.isfinite(d).all()) for d in gradients if d is not None)
 
     @torch.no_grad()
@@ -74,15 +80,24 @@ class Adam:
         self.steps += 1
         warm = min(1.0, self.steps / max(c.warmup_steps, 1))
         for g in self.groups:
-            if g.param.grad is not None:
-                rate = g.rate * factor * warm
-                ops.adam(g.param, g.param.grad, g.moments, rate, (c.beta1, c.beta2), c.eps, self.steps, g.skip_zero)
-        self.forget()
+            rate, betas = g.rate * factor * warm, (c.beta1, c.beta2)
+            gathered = None if g.table is None else g.table.gathered
+            if gathered is not None:
+                if g.param.grad is not None:  # of a penalty on the table itself
+                    gathered.gradient.add_(g.param.grad)
+                    gathered.touched.fill_(1)
+                ops.adam_touched(g.param, gathered, g.moments, rate, betas, c.eps, self.steps)
+            elif g.param.grad is not None:
+                skip_zero = g.table is not None
+                ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero)
+            g.param.grad = None
 
     def forget(self) -> None:
         """Drop all gradients."""
         for g in self.groups:
             g.param.grad = None
+            if g.table is not None and g.table.gathered is not None:
+                g.table.gathered.clear()
 
     def state(self) -> dict[str, Tensor]:
         """Moments by parameter, and the count of steps."""

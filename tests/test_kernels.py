@@ -314,3 +314,32 @@ def test_wrong_shapes_are_refused() -> None:
     index = torch.tensor([9], dtype=torch.int32)
     with pytest.raises(ValueError, match=r"index points outside"):
         ops.mlp(torch.zeros(1, 2), torch.zeros(6), shape, torch.zeros(4, 1), index)
+
+
+def test_gathered_gradients_are_those_of_autograd(generator: torch.Generator) -> None:
+    """In-place gathering with marks, then Adam on the marked blocks, against the plain gradient and the plain step."""
+    shape = grid_shape(3, 4, 2, 4, 40, 2**9)
+    table = torch.nn.Parameter(torch.randn(shape.entries, 2, generator=generator))
+    gathered = ops.TableGradient(table)
+    x = torch.rand(20, 3, generator=generator)
+    d_out = torch.randn(20, shape.width, generator=generator)
+    ops.grid_encode(x, table, shape).backward(d_out)
+    plain = table.grad
+    assert plain is not None
+    table.grad = None
+    ops.grid_encode(x, table, shape, gathered).backward(d_out)
+    assert table.grad is None
+    EXACT.check(gathered.gradient, plain)
+    blocks = (plain != 0).view(-1, 32).any(1)
+    assert torch.equal(gathered.touched.bool() & blocks, blocks)
+    assert not bool(gathered.touched.all())
+
+    start = table.detach().clone()
+    moments = torch.zeros_like(start), torch.zeros_like(start)
+    ops.adam_touched(table, gathered, moments, 1e-2, (0.9, 0.99), 1e-15, 1)
+    other = torch.zeros_like(start), torch.zeros_like(start)
+    ops.adam(start, plain, other, 1e-2, (0.9, 0.99), 1e-15, 1, skip_zero=True)
+    EXACT.check(table.detach(), start)
+    EXACT.check(moments[1], other[1])
+    assert not bool(gathered.gradient.any())
+    assert not bool(gathered.touched.any())

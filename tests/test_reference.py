@@ -24,7 +24,7 @@ def test_grid_reproduces_a_linear_function(generator: torch.Generator) -> None:
         axis = (torch.arange(level.resolution, dtype=torch.float64) - 0.5) / level.scale
         z, y, x_axis = torch.meshgrid(axis, axis, axis, indexing="ij")
         values = torch.stack([x_axis, y, z], -1).view(-1, 3) @ slope
-        table[level.offset : level.offset + level.entries, 0] = values
+        table[level.offset : level.offset + level.resolution**3, 0] = values
     VALUES.check(reference.grid_encode(x, table, shape), (x @ slope)[:, None].expand(-1, 3))
 
 

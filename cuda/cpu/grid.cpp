@@ -88,7 +88,7 @@ void forward(const Grid& grid, int64_t n, const float* x, float* out) {
 
 // Levels go to threads whole, so that no two threads add to the same entry: no atomics, and the same sums for any count.
 template <int D, int F>
-void backward_table(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table) {
+void backward_table(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched) {
   using V = Features<F>;
   int width = grid.n_levels * F;
   int n_threads = std::min(grid.n_levels, threads_for(n, 256));
@@ -97,6 +97,7 @@ void backward_table(const Grid& grid, int64_t n, const float* x, const float* d_
     int l = grid.n_levels - 1 - reversed;
     const GridLevel& level = grid.levels[l];
     float* table = d_table + static_cast<int64_t>(level.offset) * F;
+    uint8_t* marks = touched ? touched + level.offset / kTouchedEntries : nullptr;
     Block<D> block;
     Corners<D> corners;
     for (int64_t begin = 0; begin < n; begin += kBlock) {
@@ -110,6 +111,7 @@ void backward_table(const Grid& grid, int64_t n, const float* x, const float* d_
           for (int c = 0; c < (1 << D); ++c) {
             float* entry = table + static_cast<int64_t>(corners.entry[c][s]) * F;
             V::store(entry, V::load(entry) + d * corners.weight[c][s]);
+            if (marks) marks[corners.entry[c][s] / kTouchedEntries] = 1;
           }
         }
       }
@@ -165,8 +167,8 @@ void backward_position(const Grid& grid, int64_t n, const float* x, const float*
 }
 
 template <int D, int F>
-void backward(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, float* d_x) {
-  if (d_table) backward_table<D, F>(grid, n, x, d_out, d_table);
+void backward(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched, float* d_x) {
+  if (d_table) backward_table<D, F>(grid, n, x, d_out, d_table, touched);
   if (d_x) backward_position<D, F>(grid, n, x, d_out, d_x);
 }
 
@@ -212,10 +214,11 @@ struct BackwardCall {
   const float* x;
   const float* d_out;
   float* d_table;
+  uint8_t* touched;
   float* d_x;
   template <int D, int F>
   void run() const {
-    backward<D, F>(grid, n, x, d_out, d_table, d_x);
+    backward<D, F>(grid, n, x, d_out, d_table, touched, d_x);
   }
 };
 
@@ -235,9 +238,8 @@ void grid_forward(const Grid& grid, int64_t n, const float* x, float* out) {
   }
 }
 
-// d_table is added to; d_x is written. Either may be null.
-void grid_backward(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, float* d_x) {
-  if (n > 0) with_shape(grid, BackwardCall{grid, n, x, d_out, d_table, d_x});
+void grid_backward(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched, float* d_x) {
+  if (n > 0) with_shape(grid, BackwardCall{grid, n, x, d_out, d_table, touched, d_x});
 }
 
 }  // namespace fieldfit

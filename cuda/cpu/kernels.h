@@ -12,6 +12,7 @@
 namespace fieldfit {
 
 constexpr int kMaxLayers = 16;
+constexpr int kTouchedEntries = 16;  // table entries that share a mark; levels start at multiples of it
 
 // A perceptron: out = W_L ... act(W_1 [x, aux[index]] + b_1) ... + b_L.
 struct Mlp {
@@ -115,7 +116,8 @@ void mlp_forward(const Mlp&, const MlpInput&, float* out);
 void mlp_backward(const Mlp&, const MlpInput&, const float* d_out, float* d_x, float* d_params);
 void grid_forward(const Grid&, int64_t n, const float* x, float* out);
 void grid_forward_serial(const Grid&, int64_t n, const float* x, float* out);
-void grid_backward(const Grid&, int64_t n, const float* x, const float* d_out, float* d_table, float* d_x);
+// d_table is added to, d_x is written; either may be null. `touched`, if any, gets a one for each block of entries added to.
+void grid_backward(const Grid&, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched, float* d_x);
 void harmonics(int degree, int64_t n, const float* d, float* out);
 void frequency(int dim, int n_frequencies, int64_t n, const float* x, float* out);
 void frequency_backward(int dim, int n_frequencies, int64_t n, const float* x, const float* d_out, float* d_x);
@@ -126,6 +128,8 @@ void composite_forward(const CompositeInput&, const Rendering&);
 void composite_backward(const CompositeInput&, const Rendering& forward, const float* d_rgb, const float* d_opacity,
                         const float* d_depth, float* d_sigma, float* d_sample_rgb);
 void adam(const AdamRule&, bool skip_zero, int64_t n, float* param, const float* grad, float* m, float* v);
+// The same with `skip_zero` on blocks of kTouchedEntries entries whose mark is set; clears their gradients and marks.
+void adam_touched(const AdamRule&, int features, int64_t n_blocks, uint8_t* touched, float* param, float* grad, float* m, float* v);
 // Marches, evaluates and composites in one pass; returns the number of samples evaluated.
 int64_t render(const RadianceModel&, const RayBatch&, const MarchRule&, float min_transmittance, const Rendering&);
 

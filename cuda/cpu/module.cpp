@@ -21,6 +21,7 @@ namespace {
 using Vec = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Mat = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntVec = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using LongVec = nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void expect(bool condition, const std::string& what) {
@@ -51,6 +52,7 @@ struct GridSpec {
       double dense = 1;
       for (int d = 0; d < dim; ++d) dense *= resolution;
       expect(scale >= 0 && scale + 2.0 <= resolution + 0.5, "a level needs scale + 1.5 vertices per axis at least");
+      expect(size % kTouchedEntries == 0, "a level's table is a multiple of " + std::to_string(kTouchedEntries) + " entries");
       expect(hashed ? (size > 0 && (size & (size - 1)) == 0) : size >= dense, "a level's table is too small");
       levels.push_back({static_cast<uint32_t>(entries), size, resolution, hashed, scale});
       entries += size;
@@ -199,17 +201,20 @@ NB_MODULE(FIELDFIT_MODULE, m) {
              grid_forward(grid, static_cast<int64_t>(n), x.data(), out.data());
            })
       .def("backward", [](const GridSpec& spec, const Mat& x, const Mat& table, const Mat& d_out,
-                          const std::optional<Mat>& d_table, const std::optional<Mat>& d_x) {
+                          const std::optional<Mat>& d_table, const std::optional<Bytes>& touched,
+                          const std::optional<Mat>& d_x) {
         size_t n = x.shape(0);
         expect_shape(x, n, spec.dim, "x");
         expect_shape(d_out, n, spec.width(), "d_out");
         if (d_table) expect_shape(*d_table, spec.entries, spec.features, "d_table");
+        if (touched) expect_size(touched->shape(0), spec.entries / kTouchedEntries, "touched");
         if (d_x) expect_shape(*d_x, n, spec.dim, "d_x");
         Grid grid = spec.view(table);
         nb::gil_scoped_release release;
         grid_backward(grid, static_cast<int64_t>(n), x.data(), d_out.data(), d_table ? d_table->data() : nullptr,
-                      d_x ? d_x->data() : nullptr);
-      }, nb::arg("x"), nb::arg("table"), nb::arg("d_out"), nb::arg("d_table").none(), nb::arg("d_x").none());
+                      touched ? touched->data() : nullptr, d_x ? d_x->data() : nullptr);
+      }, nb::arg("x"), nb::arg("table"), nb::arg("d_out"), nb::arg("d_table").none(), nb::arg("touched").none(),
+         nb::arg("d_x").none());
 
   nb::class_<MlpSpec>(m, "MlpSpec")
       .def(nb::init<const std::vector<int>&, int, int, bool>())
@@ -306,6 +311,20 @@ NB_MODULE(FIELDFIT_MODULE, m) {
     AdamRule rule{learning_rate, beta1, beta2, eps, correction1, correction2};
     nb::gil_scoped_release release;
     adam(rule, skip_zero, static_cast<int64_t>(n), param.data(), grad.data(), moment1.data(), moment2.data());
+  });
+
+  m.def("adam_touched", [](const Mat& param, const Mat& grad, const Bytes& touched, const Mat& moment1, const Mat& moment2,
+                           float learning_rate, float beta1, float beta2, float eps, float correction1, float correction2) {
+    size_t n = param.shape(0), features = param.shape(1);
+    expect_shape(grad, n, features, "grad");
+    expect_shape(moment1, n, features, "moment1");
+    expect_shape(moment2, n, features, "moment2");
+    expect(n % kTouchedEntries == 0, "a table is a multiple of " + std::to_string(kTouchedEntries) + " entries");
+    expect_size(touched.shape(0), n / kTouchedEntries, "touched");
+    AdamRule rule{learning_rate, beta1, beta2, eps, correction1, correction2};
+    nb::gil_scoped_release release;
+    adam_touched(rule, static_cast<int>(features), static_cast<int64_t>(touched.shape(0)), touched.data(), param.data(),
+                 grad.data(), moment1.data(), moment2.data());
   });
 
   m.def("render", [](const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params, const MlpSpec& color,

@@ -48,6 +48,8 @@ class GridEncoding(nn.Module):
         self.shape = shape_of(config, dim)
         self.width = self.shape.width
         self.table = nn.Parameter(torch.empty(self.shape.entries, self.shape.features))
+        self.gathered: ops.TableGradient | None = None
+        """Set by an optimiser that takes the table's gradient from there."""
 
     def initialise(self, generator: torch.Generator) -> None:
         """Nearly zero, as in the paper: the network starts on a flat field."""
@@ -56,4 +58,4 @@ class GridEncoding(nn.Module):
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N LF"]:
         """Features of all levels at points of the unit cube."""
-        return ops.grid_encode(x, self.table, self.shape)
+        return ops.grid_encode(x, self.table, self.shape, self.gathered)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fields.kernels import native, reference
-from fields.kernels.shapes import GridShape, MarchShape, MlpShape
+from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "sine": 3, "sigmoid": 4, "exp": 5}
 
@@ -42,13 +42,29 @@ def mlp_spec(shape: MlpShape) -> Any:
     return native.core().MlpSpec(list(shape.dims), *kinds, shape.bias)
 
 
+class TableGradient:
+    """Where the gradient of a big table is gathered in place, step after step, with marks of what was touched.
+
+    An optimiser that reads the marks does nothing for the rest of the table, and no step allocates a table anew.
+    """
+
+    def __init__(self, table: Float[Tensor, "E F"]) -> None:
+        self.gradient = torch.zeros_like(table, requires_grad=False)
+        self.touched = torch.zeros(len(table) // ALIGNMENT, dtype=torch.uint8)
+
+    def clear(self) -> None:
+        """Forget what was gathered."""
+        self.gradient.zero_()
+        self.touched.zero_()
+
+
 class _Grid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, shape: GridShape) -> Tensor:
+    def forward(ctx: Any, x: Tensor, table: Tensor, shape: GridShape, into: TableGradient | None) -> Tensor:
         out = x.new_empty(len(x), shape.width)
         grid_spec(shape).forward(x, table.detach(), out)
         ctx.save_for_backward(x, table)
-        ctx.shape = shape
+        ctx.shape, ctx.into = shape, into
         return out
 
     @staticmethod
@@ -56,16 +72,26 @@ class _Grid(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         x, table = ctx.saved_tensors
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        d_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
-        grid_spec(ctx.shape).backward(x, table.detach(), d_out.contiguous(), d_table, d_x)
-        return d_x, d_table, None
+        into: TableGradient | None = ctx.into
+        if into is not None and ctx.needs_input_grad[1]:
+            gathered, touched, d_table = into.gradient, into.touched, None
+        else:
+            gathered = d_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
+            touched = None
+        grid_spec(ctx.shape).backward(x, table.detach(), d_out.contiguous(), gathered, touched, d_x)
+        return d_x, d_table, None, None
 
 
-def grid_encode(x: Float[Tensor, "N D"], table: Float[Tensor, "E F"], shape: GridShape) -> Float[Tensor, "N LF"]:
-    """Features of a multi-resolution grid at points of the unit cube."""
+def grid_encode(
+    x: Float[Tensor, "N D"], table: Float[Tensor, "E F"], shape: GridShape, into: TableGradient | None = None
+) -> Float[Tensor, "N LF"]:
+    """Features of a multi-resolution grid at points of the unit cube.
+
+    With `into`, the gradient of the table is added there, and none reaches `table.grad`.
+    """
     if not is_native(x, table):
         return reference.grid_encode(x, table, shape)
-    return _Grid.apply(x.contiguous(), table, shape)
+    return _Grid.apply(x.contiguous(), table, shape, into)
 
 
 class _Mlp(torch.autograd.Function):
@@ -216,6 +242,21 @@ def composite(
     if not is_native(sigma, rgb, t0, t1):
         return reference.composite(sigma, rgb, t0, t1, offsets)
     return _Composite.apply(sigma.contiguous(), rgb.contiguous(), t0, t1, offsets)
+
+
+def adam_touched(
+    param: Float[Tensor, "E F"],
+    gathered: TableGradient,
+    moments: tuple[Tensor, Tensor],
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+) -> None:
+    """`adam` with `skip_zero` on a table's touched entries, in place; clears what was gathered."""
+    correction = 1 - betas[0] ** step, 1 - betas[1] ** step
+    tables = param.detach(), gathered.gradient, gathered.touched, *moments
+    native.core().adam_touched(*tables, rate, *betas, eps, *correction)
 
 
 def adam(

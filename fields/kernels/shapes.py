@@ -7,6 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+ALIGNMENT = 16
+"""Levels of a table start at multiples of this many entries; the optimiser's marks of what was touched need it."""
+
 Activation = Literal["identity", "relu", "silu", "sine", "sigmoid", "exp"]
 
 
@@ -17,7 +20,7 @@ class GridLevelShape:
     offset: int
     """First entry in the table."""
     entries: int
-    """Entries in the table; a power of two where hashed."""
+    """Entries in the table, a multiple of ALIGNMENT; a power of two where hashed."""
     resolution: int
     """Vertices per axis."""
     hashed: bool
@@ -59,7 +62,7 @@ def grid_shape(dim: int, levels: int, features: int, base: int, finest: int, max
         resolution = math.floor(scale + 0.5) + 2
         dense = resolution**dim
         hashed = max_entries is not None and dense > max_entries
-        entries = max_entries if hashed and max_entries is not None else dense
+        entries = max_entries if hashed and max_entries is not None else -(-dense // ALIGNMENT) * ALIGNMENT
         shapes.append(GridLevelShape(offset, entries, resolution, hashed, scale))
         offset += entries
     return GridShape(dim, features, tuple(shapes))

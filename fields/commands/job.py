@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +16,6 @@ from fields.commands.arguments import one_of, override
 from fields.commands.device import DeviceName
 from fields.doctor import cache_folder
 from fields.field import Field, RadianceField, build, initialise
-from fields.files import version
 from fields.presets import Config, EncodingName, NetworkName, preset
 from fields.run import Checkpoint, Data, Run
 from scenes import load
@@ -147,13 +147,15 @@ def _data(path: str) -> Path:
     """Where the data are; those of the demo are made on first use."""
     if path != DEMO:
         return Path(path)
-    from scenes.demo import write_demo
+    from scenes import demo
 
-    folder = cache_folder() / f"demo-{version()}"
+    sources = sorted(Path(demo.__file__).parent.glob("demo*.py"))
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    folder = cache_folder() / f"demo-{key}"  # another demo is another folder
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = folder.with_name(f".{folder.name}.{time.time_ns()}")
-        write_demo(unfinished)
+        demo.write_demo(unfinished)
         with suppress(OSError):  # another process was quicker, with the same content
             unfinished.rename(folder)
     return folder

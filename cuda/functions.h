@@ -6,8 +6,6 @@ namespace fieldfit {
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 FF_LANE float exp_(float x) { return expf(x); }
-FF_LANE float sin_(float x) { return sinf(x); }
-FF_LANE float cos_(float x) { return cosf(x); }
 FF_LANE float sin_pi(float x) { return sinpif(x); }
 FF_LANE float cos_pi(float x) { return cospif(x); }
 #else
@@ -27,8 +25,10 @@ FF_LANE F exp_(F x) {
   p = fma(p, r * r, r + 1.0f);
   return p * bits_to_float((to_int(n) + 127) << 23);
 }
+#endif
 
-// sin(x) with a three-part reduction by pi, good to |x| of some thousands of radians.
+// sin(x) with a three-part reduction by pi, good to |x| of some thousands of radians. On a GPU too: the library's
+// sinf keeps a stack for arguments that no network has.
 template <class F>
 FF_LANE F sin_(F x) {
   F n = floor_(fma(x, splat<F>(0.318309886183790672f), splat<F>(0.5f)));
@@ -48,6 +48,7 @@ FF_LANE F cos_(F x) {
   return sin_(x + splat<F>(1.57079632679489662f));
 }
 
+#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
 // sin(pi x): the reduction is exact, however large x is.
 template <class F>
 FF_LANE F sin_pi(F x) {

@@ -1,0 +1,99 @@
+"""What kernels take: structures as the sources have them, and arrays that are checked once, here."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from fields.kernels.nvrtc import Argument, Machine
+
+MAX_LEVELS = 32
+MAX_LAYERS = 16
+
+MachineOf: TypeAlias = Callable[[Tensor], Machine]
+
+
+class GridLevel(ctypes.Structure):
+    """`GridLevel` of cuda/grid.h."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in ("offset", "entries", "resolution", "hashed")] + [
+        ("scale", ctypes.c_float)
+    ]
+
+
+class GridLevels(ctypes.Structure):
+    """`GridLevels` of cuda/gpu/grid.cuh."""
+
+    _fields_ = [("n", ctypes.c_int32), ("level", GridLevel * MAX_LEVELS)]
+
+
+class MlpLayers(ctypes.Structure):
+    """`MlpLayers` of cuda/gpu/mlp_block.cuh."""
+
+    _fields_ = [
+        ("layers", ctypes.c_int32),
+        ("dims", ctypes.c_int32 * (MAX_LAYERS + 1)),
+        ("activation", ctypes.c_int32),
+        ("output_activation", ctypes.c_int32),
+        ("bias", ctypes.c_int32),
+    ]
+
+
+class MarchSteps(ctypes.Structure):
+    """`MarchSteps` of cuda/gpu/march.cuh."""
+
+    _fields_ = [("resolution", ctypes.c_int32), ("contracted", ctypes.c_int32)] + [
+        (name, ctypes.c_float) for name in ("near", "far", "step", "cone_angle")
+    ]
+
+
+class AdamRule(ctypes.Structure):
+    """`AdamRule` of cuda/adam.h."""
+
+    _fields_ = [
+        (name, ctypes.c_float) for name in ("learning_rate", "beta1", "beta2", "eps", "correction1", "correction2")
+    ]
+
+
+def expect(condition: bool, what: str) -> None:
+    """Raise ValueError with `what`."""
+    if not condition:
+        raise ValueError(f"fieldfit CUDA kernels: {what}")
+
+
+def expect_tensor(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    """Raise ValueError unless a tensor is contiguous and of this shape and type."""
+    expect(
+        t.shape == torch.Size(shape) and t.dtype == dtype and t.is_contiguous(),
+        f"{name} must be contiguous {dtype} {list(shape)}, got {t.dtype} {list(t.shape)}",
+    )
+    expect(t.numel() < 2**31 or t.shape[0] < 2**31, f"{name} is too large")
+
+
+def blocks(n: int, threads: int) -> int:
+    """Blocks that have a thread for each of n."""
+    return (n + threads - 1) // threads
+
+
+def march_steps(occupancy: Tensor, steps: Sequence[int | float]) -> MarchSteps:
+    """(resolution, contracted, near, far, step, cone_angle), checked against the occupancy's bits."""
+    resolution, contracted, near, far, step, cone_angle = steps
+    expect(0 < resolution <= 1024, "the occupancy grid has 1 to 1024 cells per axis")
+    expect_tensor("occupancy", occupancy, (blocks(int(resolution) ** 3, 32),), torch.int32)
+    sound = step > 0 and 0 <= near < far and cone_angle >= 0
+    expect(sound, "marching needs step > 0, 0 <= near < far, cone_angle >= 0")
+    return MarchSteps(int(resolution), int(contracted), near, far, step, cone_angle)
+
+
+def check_rays(origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple[Argument, ...]:
+    """(n, origins, directions, jitter), as kernels take rays."""
+    n = len(origins)
+    expect_tensor("origins", origins, (n, 3))
+    expect_tensor("directions", directions, (n, 3))
+    if jitter is not None:
+        expect_tensor("jitter", jitter, (n,))
+    return n, origins, directions, jitter

@@ -46,7 +46,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at the machine. Never raises: what cannot be found out is itself a finding."""
-    parts: tuple[Callable[[], list[Finding]], ...] = (_versions, _processor, _memory, _gpu, _folders)
+    parts: tuple[Callable[[], list[Finding]], ...] = (_versions, _open3d, _processor, _memory, _gpu, _folders)
     findings: list[Finding] = []
     for part in parts:
         try:
@@ -72,6 +72,15 @@ def _versions() -> list[Finding]:
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
         Finding("packages", ", ".join(f"{name} {number or 'MISSING'}" for name, number in found.items()), reinstall),
     ]
+
+
+def _open3d() -> list[Finding]:
+    from scenes.signed_distance import open3d_loads
+
+    if open3d_loads():
+        return [Finding("Open3D", "loads, and finds distances to meshes", "")]
+    advice = "for the usual one: `apt install libegl1 libgl1 libusb-1.0-0`"
+    return [Finding("Open3D", "does not load here, so that libigl finds distances to meshes", advice)]
 
 
 def _installed(name: str) -> str | None:

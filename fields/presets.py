@@ -52,14 +52,19 @@ def image_preset(longest: float, pixels: float) -> Config:
         base_resolution=16,
         finest_resolution=max(int(longest), 32),
     )
-    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.2, batch=2**13))
+    return Config(
+        SignalFieldConfig(encoding, MLP(hidden_layers=2)),
+        FitConfig(minutes=min(max(pixels / 12e6, 0.2), 3.0), batch=2**13),
+    )
 
 
 def mesh_preset() -> Config:
     """A 3-D hash grid for signed distances."""
     encoding = Hash(levels=8, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=512)
     optimiser = OptimiserConfig(table_rate=5e-3, network_rate=2e-3)
-    return Config(SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.1, batch=2**14, optimiser=optimiser))
+    return Config(
+        SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.13, batch=2**14, optimiser=optimiser)
+    )
 
 
 def capture_preset(unbounded: bool) -> Config:

@@ -1,11 +1,13 @@
 """Triangle surfaces: the closest point, inside or outside, and points drawn on the surface.
 
-Coordinates are whatever the caller has, in float64; `igl` (libigl) does the searching, and nothing here needs a display
-library. A surface needs at least one face with an area.
+Coordinates are whatever the caller has, in float64. The closest points are found by Open3D's ray-casting scene. Open3D
+loads only where a display's libraries are installed: on a bare server libigl finds them, the same to float32.
+Insides are told by libigl's winding numbers. A surface needs at least one face with an area.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +16,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 Points = Float[np.ndarray, "N 3"]
+
+
+@functools.cache
+def open3d_loads() -> bool:
+    """Whether Open3D is there with the system libraries that it wants (`fieldfit doctor` tells how to get them)."""
+    try:
+        import open3d
+    except (ImportError, OSError):
+        return False
+    return hasattr(open3d, "t")
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,17 @@ class Surface:
         return float((a * self._cross).sum() / 6)
 
     @cached_property
+    def _scene(self) -> Any | None:  # open3d.t.geometry.RaycastingScene, which has no type information
+        if not open3d_loads():
+            return None
+        import open3d
+
+        scene = open3d.t.geometry.RaycastingScene()
+        tensor = open3d.core.Tensor
+        scene.add_triangles(tensor(self.vertices.astype(np.float32)), tensor(self.faces.astype(np.uint32)))
+        return scene
+
+    @cached_property
     def _tree(self) -> Any:  # igl.AABB, which has no type information
         import igl
 
@@ -64,6 +87,11 @@ class Surface:
 
     def closest(self, points: Points) -> Nearest:
         """The closest point of the surface to each point. Fastest for points sorted along a curve."""
+        if self._scene is not None:
+            found = self._scene.compute_closest_points(np.ascontiguousarray(points, np.float32))
+            point = found["points"].numpy().astype(np.float64)
+            distance = np.linalg.norm(points - point, axis=1)
+            return Nearest(point, distance, found["primitive_ids"].numpy().astype(np.int64))
         squared, face, point = self._tree.squared_distance(self.vertices, self.faces, np.ascontiguousarray(points))
         return Nearest(point.reshape(-1, 3), np.sqrt(squared), face.astype(np.int64))
 

@@ -121,8 +121,12 @@ def test_resumed_fit_is_the_uninterrupted_one() -> None:
 
 
 def test_resumed_capture_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    splits = {"train": ring(6), "test": ring(2, height=1.0)}
-    write_blender(tmp_path, splits, lambda m, w, h: ball(m, w, h, (0, 0, 0), 0.6), (24, 24))
+    write_blender(
+        tmp_path,
+        {"train": ring(6), "test": ring(2, height=1.0)},
+        lambda m, w, h: ball(m, w, h, (0, 0, 0), 0.6),
+        (24, 24),
+    )
     scene = scenes.load(tmp_path)
     config = preset(scene)
     config = Config(config.field, replace(config.fit, steps=40, minutes=None, batch=2048))

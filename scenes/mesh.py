@@ -39,16 +39,16 @@ PADDING = 0.05
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """How the pool of exact samples is made, and how samples are drawn from it."""
+    """How many segments of which kind make the pool; samples are drawn from all alike."""
 
     uniform: int = 1 << 16
     """Segments from the surface to a point drawn uniformly in the box."""
     near: int = 1 << 18
     """Segments from the surface to a point near it: one of its own points, moved by Gaussian noise."""
-    near_sigma: float = 0.01
+    near_sigma: float = 0.004
     """Standard deviation of that noise, in unit-cube units."""
-    on_surface: float = 0.1
-    """The fraction of samples that lie on the surface itself, at distance zero."""
+    surface: int = 1 << 18
+    """Points of the surface itself: segments without a length, which cost no search."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class Mesh:
     report: MeshReport
     pool: Float[Tensor, "P 7"]
     """q, p - q and the signed distance of p, of every segment, in the unit cube."""
-    options: PoolOptions
     seed: int
 
     @property
@@ -96,14 +95,12 @@ class Mesh:
         box = bounds.padded(PADDING)
         surface = Surface((world.vertices - np.array(box.centre)) / box.side + 0.5, world.faces)
         pool = _pool(surface, box, options, np.random.default_rng(seed))
-        return Mesh(Path(name).name, surface, bounds, box, report, pool, options, seed)
+        return Mesh(Path(name).name, surface, bounds, box, report, pool, seed)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 1"]]:
         """Points in the unit cube and their signed distances, exact to float32: dense at the surface, thin far away."""
         rows = self.pool.index_select(0, torch.randint(len(self.pool), (n,), generator=generator))
         s = torch.rand((n, 1), generator=generator)
-        # the lowest values become the surface itself, the others are spread over [0, 1] again
-        s = (s - self.options.on_surface).clamp_(min=0).div_(1 - self.options.on_surface)
         return torch.addcmul(rows[:, :3], rows[:, 3:6], s), rows[:, 6:] * s
 
     def loss(self, predicted: Float[Tensor, "N 1"], target: Float[Tensor, "N 1"]) -> Float[Tensor, ""]:
@@ -204,4 +201,7 @@ def _pool(surface: Surface, box: Box, options: PoolOptions, rng: np.random.Gener
     points = np.concatenate((uniform, near))
     nearest = surface.closest(points)
     distance = np.where(surface.inside(points), -nearest.distance, nearest.distance)
-    return torch.from_numpy(np.column_stack((nearest.point, points - nearest.point, distance))).float()
+    pool = torch.zeros((len(points) + options.surface, 7))
+    pool[: len(points)] = torch.from_numpy(np.column_stack((nearest.point, points - nearest.point, distance)))
+    pool[len(points) :, :3] = torch.from_numpy(surface.draw(options.surface, rng)[0])
+    return pool

@@ -14,11 +14,12 @@ import trimesh
 from tolerances import DISTANCES, EXACT, MONTE_CARLO, QUADRATURE, VALUES
 
 import scenes
+from scenes import signed_distance
 from scenes.errors import InputError, InputWarning
 from scenes.mesh import Mesh, PoolOptions
 from scenes.mesh_report import mend
 
-SMALL = PoolOptions(uniform=4000, near=4000)
+SMALL = PoolOptions(uniform=4000, near=4000, surface=2000)
 CUBE = trimesh.creation.box(extents=(2.0, 1.0, 0.5))
 OPEN_CUBE = trimesh.Trimesh(CUBE.vertices, CUBE.faces[CUBE.triangles_center[:, 2] < 0.249], process=False)
 
@@ -32,6 +33,19 @@ def join(*parts: object) -> trimesh.Trimesh:
     mesh = trimesh.util.concatenate(list(parts))
     assert isinstance(mesh, trimesh.Trimesh)
     return mesh
+
+
+def test_both_searchers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open3D, where it loads, and libigl, which stands in for it; .ci/run installs what Open3D needs of the system."""
+    if not signed_distance.open3d_loads():
+        pytest.skip("Open3D does not load: apt install libegl1 libgl1 libusb-1.0-0")
+    knot = trimesh.creation.icosphere(3)
+    points = np.random.default_rng(0).uniform(-1.5, 1.5, (2000, 3))
+    by_open3d = signed_distance.Surface(knot.vertices, knot.faces).closest(points)
+    monkeypatch.setattr(signed_distance, "open3d_loads", lambda: False)
+    by_igl = signed_distance.Surface(knot.vertices, knot.faces).closest(points)
+    DISTANCES.check(torch.from_numpy(by_open3d.distance), torch.from_numpy(by_igl.distance))
+    DISTANCES.check(torch.from_numpy(by_open3d.point).norm(dim=1), torch.from_numpy(by_igl.point).norm(dim=1))
 
 
 def world(mesh: Mesh, x: torch.Tensor) -> np.ndarray:
@@ -54,7 +68,7 @@ def test_samples_of_a_box_are_exact(generator: torch.Generator):
     DISTANCES.check(d[:, 0], torch.from_numpy(truth))
     assert (d < 0).any()
     assert (d > 0).any()
-    assert MONTE_CARLO.allows(float((d == 0).float().mean()), SMALL.on_surface)
+    assert MONTE_CARLO.allows(float((d == 0).float().mean()), 0.2)
 
 
 @pytest.mark.parametrize(
@@ -324,9 +338,10 @@ def test_the_description_is_json_and_the_fingerprint_is_of_the_content(tmp_path:
 
 def test_options_are_obeyed(generator: torch.Generator):
     mesh = Mesh.of(
-        np.asarray(CUBE.vertices, np.float64), np.asarray(CUBE.faces, np.int64), "shape", replace(SMALL, on_surface=0.0)
+        np.asarray(CUBE.vertices, np.float64), np.asarray(CUBE.faces, np.int64), "shape", replace(SMALL, surface=0)
     )
     _, d = mesh.sample(1000, generator)
+    assert len(mesh.pool) == 8000
     assert (d != 0).all()
 
 

@@ -43,7 +43,7 @@ def skimage_ssim(predicted: torch.Tensor, target: torch.Tensor) -> float:
     return found
 
 
-@pytest.mark.parametrize("shape", [(11, 11, 1), (12, 300, 3), (97, 61, 3), (200, 1500, 2), (150, 400, 4)])
+@pytest.mark.parametrize("shape", [(11, 11, 1), (12, 300, 3), (97, 61, 3), (120, 700, 2), (130, 300, 4)])
 def test_scores_agree_with_skimage(shape: tuple[int, int, int], generator: torch.Generator):
     predicted, target = pictures(*shape, generator)
     assert VALUES.allows(ssim(predicted, target), skimage_ssim(predicted, target))

@@ -24,6 +24,7 @@ typedef int int32_t;
 typedef unsigned int uint32_t;
 typedef long long int64_t;
 typedef unsigned char uint8_t;
+typedef unsigned long long uintptr_t;
 #endif
 
 #if !defined(__CUDACC__) && !defined(__CUDACC_RTC__) && (defined(__AVX2__) || defined(__AVX512F__))

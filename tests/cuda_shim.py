@@ -31,9 +31,10 @@ class ShimError(Exception):
     """A program that a sanitizer stopped, or that did not end; the message is what it said."""
 
 
-def kernels_of(source: Path) -> list[str]:
-    """Names of the kernels of a source."""
-    return re.findall(r"FF_KERNEL\([^)]*\)\s*(\w+)\(", source.read_text())
+def kernels_of(source: Path) -> dict[str, str]:
+    """The kernels of a source, and the most threads of their blocks, as they are written there."""
+    found = re.findall(r"FF_KERNEL\((\w+),[^)]*\)\s*(\w+)\(", source.read_text())
+    return {name: threads for threads, name in found}
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Shim:
         arguments: Sequence[Argument],
     ) -> None:
         """Run a kernel on CPU tensors, in a process of its own; raise what a sanitizer found."""
+        most = kernels_of(self.cuda / "gpu" / program.source)[kernel]
+        assert most == "kThreads" or threads <= int(most), f"{kernel} takes {most} threads, not {threads}"
         fewer = 4 if threads == 256 else 1  # kernels with a thread for each item run in blocks of any size
         request = struct.pack("<5I", grid[0] * fewer, grid[1], 1, threads // fewer, shared)
         for argument in arguments:

@@ -5,7 +5,7 @@
 namespace fieldfit {
 
 // counts[i + 1] = samples of ray i, counts[0] = 0: their running sum is the offsets.
-FF_KERNEL(128, 8)
+FF_KERNEL(256, 4)
 march_count(int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
             const __grid_constant__ MarchSteps steps, int max_samples, int64_t* counts) {
   int i = thread_index();
@@ -22,7 +22,7 @@ march_count(int n, const float* origins, const float* directions, const float* j
   counts[i + 1] = count;
 }
 
-FF_KERNEL(128, 8)
+FF_KERNEL(256, 4)
 march_write(int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
             const __grid_constant__ MarchSteps steps, const int64_t* offsets, float* t0s, float* t1s, float* xs,
             int32_t* rays) {

@@ -55,6 +55,19 @@ FF_LANE float loss_scale(const float* largest, bool inverse) {
 
 FF_LANE void load_fragments(const MlpRows& rows, int64_t tile, Fragment* a) {
   int64_t row = tile * 16 + fragment_row();
+  // Whole tiles of inputs that lie in pairs; the same for all threads.
+  if (rows.x_dim == FF_IN && FF_IN % 16 == 0 && (reinterpret_cast<uintptr_t>(rows.x) & 7u) == 0u && (tile + 1) * 16 <= rows.n) {
+    FF_UNROLL
+    for (int i = 0; i < Net::kIn; ++i) {
+      FF_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        const float* at = rows.x + (row + (j & 1) * 8) * FF_IN + i * 16 + fragment_column() + (j >> 1) * 8;
+        float2 pair = *reinterpret_cast<const float2*>(at);
+        a[i].w[j] = pack_halves(pair.x, pair.y);
+      }
+    }
+    return;
+  }
   FF_UNROLL
   for (int i = 0; i < Net::kIn; ++i) {
     FF_UNROLL

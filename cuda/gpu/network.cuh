@@ -24,19 +24,31 @@ FF_LANE void pack_layer(const float* w, int n_in, int n_out, int k_tiles, int n_
   }
 }
 
-// finish(n, c) for each of n_tiles columns of 8 of a product with K tiles of 16 inputs.
+// finish(n, c) for each of N columns of 8 of a product with K tiles of 16 inputs. Four columns at a time, so that a matrix
+// operation need not wait for the one before it.
 template <int K, int N, class Finish>
 FF_LANE void warp_product(const Fragment* a, const uint2* weights, const float* bias, Finish finish) {
+  constexpr int kTogether = N < 4 ? N : 4;
   FF_UNROLL
-  for (int n = 0; n < N; ++n) {
-    float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (bias) {
-      c[0] = c[2] = bias[n * 8 + fragment_column()];
-      c[1] = c[3] = bias[n * 8 + fragment_column() + 1];
+  for (int first = 0; first < N; first += kTogether) {
+    float c[kTogether][4] = {};
+    FF_UNROLL
+    for (int j = 0; j < kTogether; ++j) {
+      if (!bias || first + j >= N) continue;
+      c[j][0] = c[j][2] = bias[(first + j) * 8 + fragment_column()];
+      c[j][1] = c[j][3] = bias[(first + j) * 8 + fragment_column() + 1];
     }
     FF_UNROLL
-    for (int k = 0; k < K; ++k) multiply_add(c, a[k], weights[(n * K + k) * 32 + lane_index()]);
-    finish(n, c);
+    for (int k = 0; k < K; ++k) {
+      FF_UNROLL
+      for (int j = 0; j < kTogether; ++j) {
+        if (first + j < N) multiply_add(c[j], a[k], weights[((first + j) * K + k) * 32 + lane_index()]);
+      }
+    }
+    FF_UNROLL
+    for (int j = 0; j < kTogether; ++j) {
+      if (first + j < N) finish(first + j, c[j]);
+    }
   }
 }
 

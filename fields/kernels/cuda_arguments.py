@@ -66,12 +66,14 @@ def expect(condition: bool, what: str) -> None:
 
 
 def expect_tensor(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
-    """Raise ValueError unless a tensor is contiguous and of this shape and type."""
+    """Raise ValueError unless a tensor is contiguous and of this shape and type, and rows can be read as vectors."""
     expect(
         t.shape == torch.Size(shape) and t.dtype == dtype and t.is_contiguous(),
         f"{name} must be contiguous {dtype} {list(shape)}, got {t.dtype} {list(t.shape)}",
     )
-    expect(t.numel() < 2**31 or t.shape[0] < 2**31, f"{name} is too large")
+    row = t.shape[-1] * t.element_size() if t.ndim == 2 else 4
+    expect(t.data_ptr() % (row & -row if row & 15 else 16) == 0, f"{name} begins in the middle of a row's vectors")
+    expect(t.ndim == 0 or t.shape[0] < 2**31, f"{name} has too many rows")
 
 
 def blocks(n: int, threads: int) -> int:

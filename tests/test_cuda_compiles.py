@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for every architecture that we name, and costs no more than the table beside this file says.
+"""Every CUDA source compiles for every architecture that we name, and costs no more than the table beside this says.
 
 Compiling shows that the text is CUDA and what a kernel costs in registers, stack and spills; what shared memory and the
 occupancy are follows from how it is launched. It shows nothing about how the kernel runs. After a change that is meant,

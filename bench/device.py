@@ -177,14 +177,17 @@ class Scene:
         self.rays = self.origins, self.directions, None, self.bits
 
     def samples(self) -> ops.Samples:
+        """All samples in occupied cells."""
         return ops.Samples(*cuda.core().march(*self.rays, *ops.march_arguments(MARCH), MARCH.max_samples))
 
     def visible(self, core: Core, least: float) -> ops.Samples:
+        """Those up to where rays are opaque."""
         specs = grid_spec(core, PRESET), mlp_spec(core, DENSITY)
         steps = *ops.march_arguments(MARCH), least
         return ops.Samples(*core.march_visible(specs[0], self.table, specs[1], self.density, *self.rays, *steps))
 
     def render(self, core: Core, least: float) -> tuple[list[Tensor], int]:
+        """(rgb, opacity, depth) and the samples evaluated."""
         n = len(self.origins)
         out = [torch.full((n, 3), -1.0, device=GPU), torch.empty(n, device=GPU), torch.empty(n, device=GPU)]
         specs = grid_spec(core, PRESET), mlp_spec(core, DENSITY), mlp_spec(core, COLOR)

@@ -37,8 +37,8 @@ FF_LANE void walk(const Sample& s, float& before, Composite<float>& c) {
 }  // namespace
 
 FF_KERNEL(128, 8)
-composite_forward(int n_rays, int n_samples, const int64_t* offsets, const float* sigma, const float* rgb, const float* t0,
-                  const float* t1, float* out_rgb, float* opacity, float* depth) {
+composite_forward(int n_rays, int n_samples, const int64_t* offsets, const float* sigma, const float* rgb,
+                  const float* t0, const float* t1, float* out_rgb, float* opacity, float* depth) {
   int ray = thread_index() >> 5;
   if (ray >= n_rays) return;
   Packed in{n_rays, n_samples, offsets, sigma, rgb, t0, t1};
@@ -62,11 +62,11 @@ composite_forward(int n_rays, int n_samples, const int64_t* offsets, const float
   }
 }
 
-
 FF_KERNEL(128, 8)
-composite_backward(int n_rays, int n_samples, const int64_t* offsets, const float* sigma, const float* rgb, const float* t0,
-                   const float* t1, const float* out_rgb, const float* opacity, const float* depth, const float* d_rgb,
-                   const float* d_opacity, const float* d_depth, float* d_sigma, float* d_sample_rgb) {
+composite_backward(int n_rays, int n_samples, const int64_t* offsets, const float* sigma, const float* rgb,
+                   const float* t0, const float* t1, const float* out_rgb, const float* opacity, const float* depth,
+                   const float* d_rgb, const float* d_opacity, const float* d_depth, float* d_sigma,
+                   float* d_sample_rgb) {
   int ray = thread_index() >> 5;
   if (ray >= n_rays) return;
   Packed in{n_rays, n_samples, offsets, sigma, rgb, t0, t1};
@@ -85,7 +85,8 @@ composite_backward(int n_rays, int n_samples, const int64_t* offsets, const floa
     walk(sample, before, c);
     // Each lane's share of the sum tells the lanes behind it what is left of `rest` when the walk reaches them.
     float share = c.transmittance * (1.0f - exp_(-sample.sigma * (sample.t1 - sample.t0)));
-    share *= d_o + d_t * (sample.t0 + sample.t1) * 0.5f + d[0] * sample.rgb[0] + d[1] * sample.rgb[1] + d[2] * sample.rgb[2];
+    share *=
+        d_o + d_t * (sample.t0 + sample.t1) * 0.5f + d[0] * sample.rgb[0] + d[1] * sample.rgb[1] + d[2] * sample.rgb[2];
     float shares = warp_scan(share);
     float mine = rest - warp_before(shares), d_own, d_color[3];
     composite_vjp(c, mine, sample.sigma, sample.rgb, sample.t0, sample.t1, d, d_o, d_t, d_own, d_color);

@@ -1,5 +1,6 @@
-// What every kernel is written in: entry points (with threads of a block, and blocks that fit on a multiprocessor), shared memory and the warp. The same text is compiled by nvcc and NVRTC,
-// and by a host compiler with FF_SHIM, where one thread of the host stands for each CUDA thread.
+// What every kernel is written in: entry points (with threads of a block, and blocks that fit on a multiprocessor),
+// shared memory and the warp. The same text is compiled by nvcc and NVRTC, and by a host compiler with FF_SHIM, where
+// one thread of the host stands for each CUDA thread.
 //
 // Rules that the shim relies on: shared memory is dynamic (`FF_SHARED`), blocks are whole warps, and every thread of a
 // warp takes part in its collectives.
@@ -12,7 +13,7 @@
 #define FF_UNROLL
 #else
 #define FF_KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
-#define FF_SHARED(T, name)                             \
+#define FF_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char ff_shared[]; \
   T* name = reinterpret_cast<T*>(ff_shared)
 #define FF_UNROLL _Pragma("unroll")

@@ -28,7 +28,8 @@ FF_KERNEL(256, 4) frequency(int n_frequencies, int values, const float* x, float
   *reinterpret_cast<float2*>(out + j * 2) = float2{sin_pi(phase), cos_pi(phase)};
 }
 
-FF_KERNEL(256, 4) frequency_backward(int n_frequencies, int values, const float* x, const float* d_out, float* d_x) {
+FF_KERNEL(256, 4)
+frequency_backward(int n_frequencies, int values, const float* x, const float* d_out, float* d_x) {
   int i = thread_index();
   if (i >= values) return;
   float total = 0.0f;

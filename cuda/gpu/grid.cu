@@ -13,7 +13,8 @@
 namespace fieldfit {
 
 // blockIdx.y is the level.
-FF_KERNEL(256, 4) grid_forward(int n, const __grid_constant__ GridLevels levels, const float* x, const float* table, float* out) {
+FF_KERNEL(256, FF_DIM == 4 ? 2 : 4)
+grid_forward(int n, const __grid_constant__ GridLevels levels, const float* x, const float* table, float* out) {
   int i = thread_index();
   int l = static_cast<int>(blockIdx.y);
   if (i >= n) return;
@@ -23,10 +24,11 @@ FF_KERNEL(256, 4) grid_forward(int n, const __grid_constant__ GridLevels levels,
 }
 
 // Adds to d_table. Levels of up to `shared_resolution` vertices per axis are those where neighbouring samples meet in a
-// vertex, so that a warp sums first. The order of additions is the hardware's: sums differ in their last bits from run to run.
-FF_KERNEL(256, 4)
-grid_backward_table(int n, const __grid_constant__ GridLevels levels, const float* x, const float* d_out, float* d_table,
-                    int shared_resolution) {
+// vertex, so that a warp sums first. The order of additions is the hardware's: sums differ in their last bits from run
+// to run.
+FF_KERNEL(256, FF_DIM == 4 ? 2 : 4)
+grid_backward_table(int n, const __grid_constant__ GridLevels levels, const float* x, const float* d_out,
+                    float* d_table, int shared_resolution) {
   int i = thread_index();
   int l = static_cast<int>(blockIdx.y);
   bool active = i < n;
@@ -51,7 +53,7 @@ grid_backward_table(int n, const __grid_constant__ GridLevels levels, const floa
   }
 }
 
-FF_KERNEL(256, 4)
+FF_KERNEL(256, FF_DIM == 4 ? 2 : 4)
 grid_backward_position(int n, const __grid_constant__ GridLevels levels, const float* x, const float* table,
                        const float* d_out, float* d_x) {
   int i = thread_index();

@@ -1,5 +1,5 @@
-// Occupancy marching for training in two passes, a thread for each ray: how many samples, then, when their places are known,
-// the samples.
+// Occupancy marching for training in two passes, a thread for each ray: how many samples, then, when their places are
+// known, the samples.
 #include "march.cuh"
 
 namespace fieldfit {

@@ -52,14 +52,15 @@ FF_LANE void bias_gradient(const float* d, int n_out, float* to, bool first) {
 
 // Shared memory: the weight tile, then two buffers of the widest layer.
 FF_KERNEL(kThreads, 2)
-mlp_forward(int n, const __grid_constant__ MlpLayers mlp, const float* params, const float* x, int x_dim, const float* aux,
-            int aux_dim, int aux_rows, const int32_t* index, float* out) {
+mlp_forward(int n, const __grid_constant__ MlpLayers mlp, const float* params, const float* x, int x_dim,
+            const float* aux, int aux_dim, int aux_rows, const int32_t* index, float* out) {
   FF_SHARED(float, tile);
   float* even = tile + kTileSize;
   float* odd = even + mlp.widest() * kStride;
   MlpRows rows{n, x, x_dim, aux, index, aux_dim, aux_rows};
   int n_out = mlp.dims[mlp.layers];
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kRows; first < n; first += static_cast<int64_t>(gridDim.x) * kRows) {
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kRows; first < n;
+       first += static_cast<int64_t>(gridDim.x) * kRows) {
     load_tile(rows, first, mlp.dims[0], even);
     float* done = mlp.layers & 1 ? odd : even;
     mlp_tile(mlp, params, even, odd, tile, [&](int j, int r, float h) { done[j * kStride + r] = h; });
@@ -74,9 +75,9 @@ mlp_forward(int n, const __grid_constant__ MlpLayers mlp, const float* params, c
 // Writes d_x (or not, where it is null) and the block's share of d_params into slices[blockIdx.x].
 // Shared memory: the weight tile, every layer's input h, its z if `keep_z`, and two buffers of the widest layer.
 FF_KERNEL(kThreads, 2)
-mlp_backward(int n, const __grid_constant__ MlpLayers mlp, const float* params, const float* x, int x_dim, const float* aux,
-             int aux_dim, int aux_rows, const int32_t* index, const float* d_out, float* d_x, float* slices, int size,
-             int keep_z) {
+mlp_backward(int n, const __grid_constant__ MlpLayers mlp, const float* params, const float* x, int x_dim,
+             const float* aux, int aux_dim, int aux_rows, const int32_t* index, const float* d_out, float* d_x,
+             float* slices, int size, int keep_z) {
   FF_SHARED(float, tile);
   float* h = tile + kTileSize;
   int inputs = 0;

@@ -1,5 +1,6 @@
-// A perceptron in float32 over a tile of samples, by a whole block: activations stay in shared memory, weights pass through
-// it in tiles. Activations are feature-major, [features, kStride], so that a thread reads its samples as one vector.
+// A perceptron in float32 over a tile of samples, by a whole block: activations stay in shared memory, weights pass
+// through it in tiles. Activations are feature-major, [features, kStride], so that a thread reads its samples as one
+// vector.
 #pragma once
 #include "../activation.h"
 #include "device.cuh"
@@ -70,8 +71,8 @@ FF_LANE void load_tile(const MlpRows& rows, int64_t first, int dim, float* to) {
 
 // finish(j, r, value) for value = bias_j + sum_k w(j, k) in(k, r), with w(j, k) at w[j * stride_out + k * stride_in].
 template <class Finish>
-FF_LANE void product(const float* w, int stride_out, int stride_in, const float* bias, int n_in, int n_out, const float* in,
-                     float* tile, Finish finish) {
+FF_LANE void product(const float* w, int stride_out, int stride_in, const float* bias, int n_in, int n_out,
+                     const float* in, float* tile, Finish finish) {
   int column = static_cast<int>(threadIdx.x) % kSide, row = static_cast<int>(threadIdx.x) / kSide;
   for (int first = 0; first < n_out; first += kColumns) {
     float acc[4][kOwnRows];
@@ -113,7 +114,8 @@ FF_LANE void product(const float* w, int stride_out, int stride_in, const float*
 
 // All layers on a tile in `from`; finish(j, r, value) gets the output. `from` and `other` are overwritten in turns.
 template <class Finish>
-FF_LANE void mlp_tile(const MlpLayers& mlp, const float* params, float* from, float* other, float* tile, Finish finish) {
+FF_LANE void mlp_tile(const MlpLayers& mlp, const float* params, float* from, float* other, float* tile,
+                      Finish finish) {
   for (int l = 0; l < mlp.layers; ++l) {
     int in = mlp.dims[l], out = mlp.dims[l + 1], kind = mlp.kind(l);
     const float* bias = mlp.bias ? params + in * out : nullptr;

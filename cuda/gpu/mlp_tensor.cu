@@ -1,6 +1,7 @@
-// Perceptron on tensor cores: halves with 32-bit sums, forward and backward. The backward pass leaves inputs and cotangents
-// of every layer in `scratch`, transposed as the weight gradients' products read them; those are then sums over samples.
-// Cotangents are scaled by a power of two so that the largest of d_out is near 2^7, and scaled back at the end.
+// Perceptron on tensor cores: halves with 32-bit sums, forward and backward. The backward pass leaves inputs and
+// cotangents of every layer in `scratch`, transposed as the weight gradients' products read them; those are then sums
+// over samples. Cotangents are scaled by a power of two so that the largest of d_out is near 2^7, and scaled back at
+// the end.
 #include "mlp_block.cuh"
 #include "network.cuh"
 
@@ -21,7 +22,8 @@ using Net = Network<FF_IN, FF_WIDTH, FF_HIDDEN, FF_OUT, FF_ACTIVATION, FF_OUTPUT
 
 constexpr bool kKeepZ = FF_ACTIVATION == kSilu || FF_ACTIVATION == kSine;
 
-// Where fragments of layer l begin, for `tiles` tiles of 16 samples: inputs h of each layer, then cotangents d of each, then z.
+// Where fragments of layer l begin, for `tiles` tiles of 16 samples: inputs h of each layer, then cotangents d of each,
+// then z.
 struct Scratch {
   uint4* data;
   int64_t tiles;
@@ -56,7 +58,8 @@ FF_LANE float loss_scale(const float* largest, bool inverse) {
 FF_LANE void load_fragments(const MlpRows& rows, int64_t tile, Fragment* a) {
   int64_t row = tile * 16 + fragment_row();
   // Whole tiles of inputs that lie in pairs; the same for all threads.
-  if (rows.x_dim == FF_IN && FF_IN % 16 == 0 && (reinterpret_cast<uintptr_t>(rows.x) & 7u) == 0u && (tile + 1) * 16 <= rows.n) {
+  if (rows.x_dim == FF_IN && FF_IN % 16 == 0 && (reinterpret_cast<uintptr_t>(rows.x) & 7u) == 0u &&
+      (tile + 1) * 16 <= rows.n) {
     FF_UNROLL
     for (int i = 0; i < Net::kIn; ++i) {
       FF_UNROLL
@@ -81,7 +84,7 @@ FF_LANE void load_fragments(const MlpRows& rows, int64_t tile, Fragment* a) {
 }  // namespace
 
 // Shared memory: Net's weights.
-FF_KERNEL(128, FF_WIDTH > 64 ? 3 : 4)
+FF_KERNEL(128, 3)
 mlp_tensor_forward(int n, const float* params, const float* x, int x_dim, const float* aux, int aux_dim, int aux_rows,
                    const int32_t* index, float* out) {
   FF_SHARED(uint2, weights);

@@ -1,14 +1,14 @@
-// A perceptron with equal hidden layers whose products run on tensor cores, sizes known to the compiler. A warp takes 16
-// samples at a time; their activations stay in registers, and all weights of the block in shared memory, as halves in the
-// order in which lanes read them.
+// A perceptron with equal hidden layers whose products run on tensor cores, sizes known to the compiler. A warp takes
+// 16 samples at a time; their activations stay in registers, and all weights of the block in shared memory, as halves
+// in the order in which lanes read them.
 #pragma once
 #include "../activation.h"
 #include "tensor.cuh"
 
 namespace fieldfit {
 
-// Right operands of a layer, k_tiles x n_tiles of 16 x 8: the weights w [n_out, n_in] for forward products (k: inputs), or
-// their transpose (k: outputs). Zeros beyond the layer's sizes. By all threads of the block.
+// Right operands of a layer, k_tiles x n_tiles of 16 x 8: the weights w [n_out, n_in] for forward products (k: inputs),
+// or their transpose (k: outputs). Zeros beyond the layer's sizes. By all threads of the block.
 FF_LANE void pack_layer(const float* w, int n_in, int n_out, int k_tiles, int n_tiles, bool transposed, uint2* to) {
   for (int e = static_cast<int>(threadIdx.x); e < k_tiles * n_tiles * 32; e += static_cast<int>(blockDim.x)) {
     int lane = e & 31, tile = e >> 5;
@@ -24,11 +24,12 @@ FF_LANE void pack_layer(const float* w, int n_in, int n_out, int k_tiles, int n_
   }
 }
 
-// finish(n, c) for each of N columns of 8 of a product with K tiles of 16 inputs. Four columns at a time, so that a matrix
-// operation need not wait for the one before it.
+// finish(n, c) for each of N columns of 8 of a product with K tiles of 16 inputs. Four columns at a time, so that a
+// matrix operation need not wait for the one before it; with 128 inputs the registers for that are better used
+// otherwise (measured).
 template <int K, int N, class Finish>
 FF_LANE void warp_product(const Fragment* a, const uint2* weights, const float* bias, Finish finish) {
-  constexpr int kTogether = N < 4 ? N : 4;
+  constexpr int kTogether = K >= 8 ? 1 : N < 4 ? N : 4;
   FF_UNROLL
   for (int first = 0; first < N; first += kTogether) {
     float c[kTogether][4] = {};
@@ -64,7 +65,9 @@ struct Network {
   static constexpr int kFirstSize = Width * (In + (Bias ? 1 : 0));
   static constexpr int kSize = kFirstSize + (Hidden - 1) * kStep + Out * (Width + (Bias ? 1 : 0));
 
-  static FF_LANE const float* layer(const float* params, int l) { return l == 0 ? params : params + kFirstSize + (l - 1) * kStep; }
+  static FF_LANE const float* layer(const float* params, int l) {
+    return l == 0 ? params : params + kFirstSize + (l - 1) * kStep;
+  }
 
   static FF_LANE void load(const float* params, uint2* to) {
     float* bias = reinterpret_cast<float*>(to + kWeights);
@@ -99,8 +102,8 @@ struct Network {
     });
   }
 
-  // From inputs a [kIn]: keep(l, i, h, z) for every fragment of hidden layer l = 1 ..., finish(n, z) for columns 8 n of the
-  // output, before its activation.
+  // From inputs a [kIn]: keep(l, i, h, z) for every fragment of hidden layer l = 1 ..., finish(n, z) for columns 8 n of
+  // the output, before its activation.
   template <class Keep, class Finish>
   static FF_LANE void forward(const Fragment* inputs, const uint2* weights, Keep keep, Finish finish) {
     const float* bias = Bias ? reinterpret_cast<const float*>(weights + kWeights) : nullptr;

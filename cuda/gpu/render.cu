@@ -1,6 +1,6 @@
 // Rendering in one pass, in float32, by whole blocks. A block has kRows places for rays. Each round takes one sample of
-// every ray, through grid, perceptrons and compositing; a place whose ray has left or is opaque takes the next ray of the
-// queue, so that tiles stay full until no ray is left.
+// every ray, through grid, perceptrons and compositing; a place whose ray has left or is opaque takes the next ray of
+// the queue, so that tiles stay full until no ray is left.
 #include "../composite.h"
 #include "../harmonics.h"
 #include "grid.cuh"
@@ -44,15 +44,15 @@ struct Place {
 
 }  // namespace
 
-// queue: [next ray, samples evaluated], zeros at the start. With `counts`, no colours: only how many samples each ray has up
-// to where it is opaque, that of ray i at i + 1.
-// Shared memory: the weight tile, two buffers as wide as any layer, points [3], sigma, colours [3], harmonics [16].
+// queue: [next ray, samples evaluated], zeros at the start. With `counts`, no colours: only how many samples each ray
+// has up to where it is opaque, that of ray i at i + 1. Shared memory: the weight tile, two buffers as wide as any
+// layer, points [3], sigma, colours [3], harmonics [16].
 FF_KERNEL(kThreads, 2)
 render(const __grid_constant__ GridLevels levels, const float* table, const __grid_constant__ MlpLayers density,
-       const float* density_params, const __grid_constant__ MlpLayers color, const float* color_params, int harmonics_degree,
-       int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
-       const __grid_constant__ MarchSteps steps, float min_transmittance, float* rgb, float* opacity, float* depth,
-       int64_t* counts, int* queue) {
+       const float* density_params, const __grid_constant__ MlpLayers color, const float* color_params,
+       int harmonics_degree, int n, const float* origins, const float* directions, const float* jitter,
+       const uint32_t* occupancy, const __grid_constant__ MarchSteps steps, float min_transmittance, float* rgb,
+       float* opacity, float* depth, int64_t* counts, int* queue) {
   FF_SHARED(float, tile);
   int width = density.widest(), color_width = counts ? 0 : color.widest();
   width = color_width > width ? color_width : width;
@@ -111,7 +111,8 @@ render(const __grid_constant__ GridLevels levels, const float* table, const __gr
       for (int e = static_cast<int>(threadIdx.x); e < kRows * coefficients; e += kThreads) {
         to[(latent + e / kRows) * kStride + e % kRows] = directional[e / kRows * kStride + e % kRows];
       }
-      mlp_tile(color, color_params, to, density.layers & 1 ? even : odd, tile, [&](int j, int r, float h) { colors[j * kStride + r] = h; });
+      mlp_tile(color, color_params, to, density.layers & 1 ? even : odd, tile,
+               [&](int j, int r, float h) { colors[j * kStride + r] = h; });
     }
     __syncthreads();  // sigma and colours are complete
     if (has) {

@@ -1,6 +1,7 @@
-// Rendering in one pass on tensor cores, by warps that need nothing of each other. A warp has a place for a ray in each lane.
-// Each round takes the next sample of every ray, through the grid by lanes, the perceptrons by the warp, and compositing by
-// lanes; a lane whose ray has left or is opaque takes the next ray of the queue, so that warps stay full until none is left.
+// Rendering in one pass on tensor cores, by warps that need nothing of each other. A warp has a place for a ray in each
+// lane. Each round takes the next sample of every ray, through the grid by lanes, the perceptrons by the warp, and
+// compositing by lanes; a lane whose ray has left or is opaque takes the next ray of the queue, so that warps stay full
+// until none is left.
 #include "../composite.h"
 #include "../harmonics.h"
 #include "grid.cuh"
@@ -30,7 +31,8 @@ namespace fieldfit {
 namespace {
 
 constexpr int kCoefficients = FF_DEGREE * FF_DEGREE;
-constexpr int kFeatureStride = (FF_IN + 15) / 16 * 8 + 4;  // words of a row; rows of a fragment fall into different banks
+constexpr int kFeatureStride =
+    (FF_IN + 15) / 16 * 8 + 4;  // words of a row; rows of a fragment fall into different banks
 constexpr int kDirectionStride = 8 + 4;
 constexpr int kWarpWords = 32 * (kFeatureStride + kDirectionStride + 4);
 
@@ -92,7 +94,8 @@ render_tensor(const __grid_constant__ GridLevels levels, const float* table, con
   float* results = reinterpret_cast<float*>(toward + 32 * kDirectionStride);  // [32, 4]: sigma, rgb
   Density::load(density_params, density);
   if (!FF_COUNT) Color::load(color_params, color);
-  for (int k = FF_IN / 2; k < Density::kIn * 8; ++k) features[lane_index() * kFeatureStride + k] = 0u;  // beyond the features
+  for (int k = FF_IN / 2; k < Density::kIn * 8; ++k)
+    features[lane_index() * kFeatureStride + k] = 0u;  // beyond the features
   __syncthreads();
 
   MarchRule rule = march_rule(occupancy, steps);

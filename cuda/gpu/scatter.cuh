@@ -13,7 +13,8 @@ FF_LANE void atomic_add(float* to, const float* v) {
   } else if constexpr (F == 2) {
     atomicAdd(reinterpret_cast<float2*>(to), float2{v[0], v[1]});
   } else {
-    for (int f = 0; f < F; f += 4) atomicAdd(reinterpret_cast<float4*>(to + f), float4{v[f], v[f + 1], v[f + 2], v[f + 3]});
+    for (int f = 0; f < F; f += 4)
+      atomicAdd(reinterpret_cast<float4*>(to + f), float4{v[f], v[f + 1], v[f + 2], v[f + 3]});
   }
 #else
   for (int f = 0; f < F; ++f) atomicAdd(to + f, v[f]);

@@ -1,6 +1,9 @@
-// Matrix operations of a warp on 16-bit floats with 32-bit sums. Lane 4 g + t holds, of a 16 x 16 left operand, the words
-//   w[0] = (row g, columns 2t, 2t + 1),  w[1] = (row g + 8, same),  w[2] = (row g, columns 2t + 8, 2t + 9),  w[3] = (row g + 8, same);
-// of a 16 x 8 right operand x = (rows 2t, 2t + 1; column g) and y = (rows 2t + 8, 2t + 9; column g); and of a 16 x 8 sum
+// Matrix operations of a warp on 16-bit floats with 32-bit sums. Lane 4 g + t holds, of a 16 x 16 left operand, the
+// words
+//   w[0] = (row g, columns 2t, 2t + 1),  w[1] = (row g + 8, same),  w[2] = (row g, columns 2t + 8, 2t + 9),  w[3] =
+//   (row g + 8, same);
+// of a 16 x 8 right operand x = (rows 2t, 2t + 1; column g) and y = (rows 2t + 8, 2t + 9; column g); and of a 16 x 8
+// sum
 //   c[0], c[1] = (row g, columns 2t, 2t + 1),  c[2], c[3] = (row g + 8, same)
 // so that two sums, rounded, are the next product's left operand without leaving the lane.
 #pragma once
@@ -31,7 +34,9 @@ FF_LANE uint32_t pack_halves(float low, float high) {
   return word;
 #else
   uint32_t word;
-  asm("{.reg .b16 l, h; cvt.rn.f16.f32 l, %1; cvt.rn.f16.f32 h, %2; mov.b32 %0, {l, h};}" : "=r"(word) : "f"(low), "f"(high));
+  asm("{.reg .b16 l, h; cvt.rn.f16.f32 l, %1; cvt.rn.f16.f32 h, %2; mov.b32 %0, {l, h};}"
+      : "=r"(word)
+      : "f"(low), "f"(high));
   return word;
 #endif
 }
@@ -40,7 +45,9 @@ FF_LANE void unpack_halves(uint32_t word, float& low, float& high) {
 #if defined(FF_SHIM)
   shim::unpack_halves(word, low, high);
 #else
-  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(low), "=f"(high) : "r"(word));
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
+      : "=f"(low), "=f"(high)
+      : "r"(word));
 #endif
 }
 
@@ -49,7 +56,8 @@ FF_LANE void multiply_add(float* c, const Fragment& a, uint2 b) {
 #if defined(FF_SHIM)
   shim::multiply_add(c, a.w, b);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.w[0]), "r"(a.w[1]), "r"(a.w[2]), "r"(a.w[3]), "r"(b.x), "r"(b.y));
 #else

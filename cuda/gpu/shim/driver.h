@@ -1,8 +1,8 @@
 // Runs one kernel on arrays from a file and writes them back: what a test program's main() calls.
 //
 // The request is little-endian: grid x, y, z, threads, shared bytes (u32 each), then the kernel's arguments in order. A
-// pointer is its size in bytes (i64, -1 for null) and its contents; a value is its bytes. The answer is the contents of all
-// pointers, in order. Arrays are allocated to the byte, so that AddressSanitizer sees one step past their ends.
+// pointer is its size in bytes (i64, -1 for null) and its contents; a value is its bytes. The answer is the contents of
+// all pointers, in order. Arrays are allocated to the byte, so that AddressSanitizer sees one step past their ends.
 #pragma once
 #include <memory>
 #include <tuple>
@@ -53,7 +53,9 @@ int run(void (*kernel)(A...), const char* request_path, const char* answer_path)
   std::tuple<Argument<std::remove_const_t<A>>...> arguments;
   std::apply([&](auto&... a) { (a.load(request), ...); }, arguments);
   fclose(request.file);
-  std::apply([&](auto&... a) { launch({shape[0], shape[1], shape[2]}, shape[3], shape[4], [&] { kernel(a.value...); }); }, arguments);
+  std::apply(
+      [&](auto&... a) { launch({shape[0], shape[1], shape[2]}, shape[3], shape[4], [&] { kernel(a.value...); }); },
+      arguments);
   FILE* answer = fopen(answer_path, "wb");
   std::apply([&](auto&... a) { (a.save(answer), ...); }, arguments);
   fclose(answer);

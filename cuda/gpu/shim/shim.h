@@ -1,10 +1,10 @@
-// CUDA's vocabulary for a host compiler: one thread of the host for each CUDA thread, so that sanitizers see the races, and
-// reads past the end, that a block would have on a GPU. For tests only; nothing here is fast.
+// CUDA's vocabulary for a host compiler: one thread of the host for each CUDA thread, so that sanitizers see the races,
+// and reads past the end, that a block would have on a GPU. For tests only; nothing here is fast.
 //
 // What orders memory on a GPU orders it here, and nothing else does. `__syncthreads` and `__syncwarp` are barriers.
-// Collectives of a warp (shuffles, votes, matrix operations) meet through relaxed atomics, which ThreadSanitizer does not
-// take for synchronisation: a missing `__syncwarp` beside a shuffle is a race here as well. Blocks share nothing but what
-// the kernel was given, and no barrier stands between them.
+// Collectives of a warp (shuffles, votes, matrix operations) meet through relaxed atomics, which ThreadSanitizer does
+// not take for synchronisation: a missing `__syncwarp` beside a shuffle is a race here as well. Blocks share nothing
+// but what the kernel was given, and no barrier stands between them.
 #pragma once
 #include <linux/futex.h>
 #include <math.h>
@@ -149,7 +149,8 @@ void launch(Index grid, unsigned threads, size_t shared_bytes, Kernel kernel) {
   std::vector<Block*> blocks;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x) blocks.push_back(new Block({x, y, z}, threads, (shared_bytes + 31) / 16 * 16));
+      for (unsigned x = 0; x < grid.x; ++x)
+        blocks.push_back(new Block({x, y, z}, threads, (shared_bytes + 31) / 16 * 16));
     }
   }
   std::vector<std::thread> host;
@@ -224,7 +225,8 @@ inline int __ffs(int v) { return __builtin_ffs(v); }
 inline float atomicAdd(float* at, float v) {
   uint32_t* word = reinterpret_cast<uint32_t*>(at);
   uint32_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(word, &old, shim::bits(shim::value<float>(old) + v), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  while (!__atomic_compare_exchange_n(word, &old, shim::bits(shim::value<float>(old) + v), true, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED)) {
   }
   return shim::value<float>(old);
 }

@@ -24,8 +24,8 @@ inline float half_at(uint32_t word, unsigned which) {
   return h[which];
 }
 
-// mma.m16n8k16, row-major left, column-major right: element (row, k) of the left operand is in lane 4 (row % 8) + k % 8 / 2,
-// word row / 8 + 2 (k / 8); element (k, column) of the right one in lane 4 column + k % 8 / 2, word k / 8.
+// mma.m16n8k16, row-major left, column-major right: element (row, k) of the left operand is in lane 4 (row % 8) + k % 8
+// / 2, word row / 8 + 2 (k / 8); element (k, column) of the right one in lane 4 column + k % 8 / 2, word k / 8.
 inline void multiply_add(float* c, const uint32_t* a, uint2 b) {
   uint32_t mine[6] = {a[0], a[1], a[2], a[3], b.x, b.y};
   unsigned g = lane() / 4, t = lane() % 4;

@@ -291,8 +291,8 @@ def time_rest(g: torch.Generator) -> None:
     backward = milliseconds(lambda: core.composite_backward(*inputs, *out, *out, *d))
     rate = s * 24 / forward / 1e6
     print(f"  composite {s} samples forward {forward:7.3f} ms {rate:6.0f} GB/s, backward {backward:7.3f} ms")
-    p = [normal(g, 2**24).abs_() for _ in range(4)]
-    ms = milliseconds(lambda: core.adam(*p, 1e-2, 0.9, 0.99, 1e-15, 0.1, 0.01, True))
+    p, grad, m, v = (normal(g, 2**24).abs_() for _ in range(4))
+    ms = milliseconds(lambda: core.adam(p, grad, m, v, 1e-2, 0.9, 0.99, 1e-15, 0.1, 0.01, True))
     print(f"  adam 2^24 parameters {ms:7.3f} ms {2**24 * 28 / ms / 1e6:6.0f} GB/s")
     for half in (False, True):
         kind = "half" if half else "float32"

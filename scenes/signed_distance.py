@@ -8,6 +8,7 @@ Insides are told by libigl's winding numbers. A surface needs at least one face 
 from __future__ import annotations
 
 import functools
+import importlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,8 +71,7 @@ class Surface:
     def _scene(self) -> Any | None:  # open3d.t.geometry.RaycastingScene, which has no type information
         if not open3d_loads():
             return None
-        import open3d
-
+        open3d: Any = importlib.import_module("open3d")  # its types reject numpy's arrays
         scene = open3d.t.geometry.RaycastingScene()
         tensor = open3d.core.Tensor
         scene.add_triangles(tensor(self.vertices.astype(np.float32)), tensor(self.faces.astype(np.uint32)))

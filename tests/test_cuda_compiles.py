@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,7 @@ class Recorder:
         grid: tuple[int, int],
         threads: int,
         shared: int,
-        arguments: list[Argument] | tuple[Argument, ...],
+        arguments: Sequence[Argument],
     ) -> None:
         self.launches.append(Launch(program, kernel, threads, shared))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,7 +130,7 @@ def test_operation_agrees_with_reference(case: Case, n: int) -> None:
 def test_every_instruction_set_agrees(isa: str) -> None:
     """The whole table again in a process that is forced to another instruction set."""
     code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_kernels as t\n"
         "for case in t.CASES:\n"
         "    for n in t.COUNTS: t.run_both(case, n)\n"

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from tolerances import GRADIENTS, QUADRATURE, RENDERED
+from tiny_captures import look_at, rig
+from tolerances import GRADIENTS, NORMALS, QUADRATURE, RENDERED
 
 from fields.encodings import Hash
 from fields.field import MarchConfig, RadianceField, RadianceFieldConfig, initialise
 from fields.networks import MLP
 from fields.rendering.occupancy import Occupancy, OccupancyConfig
-from fields.rendering.render import is_fused, look, render_rays
+from fields.rendering.render import is_fused, look, render_rays, render_view, view_normals
 from scenes.box import Box
 from scenes.rays import Rays
 
@@ -86,6 +87,31 @@ def test_fog_has_the_closed_form() -> None:
     QUADRATURE.check(seen.rgb, expected)
     mean = (1 / Fog.sigma - math.exp(-Fog.sigma) * (1 + 1 / Fog.sigma)) / opacity * BOX.side + 8
     QUADRATURE.check(seen.depth, torch.tensor([mean]))
+
+
+class SoftBall(RadianceField):
+    """Density that falls off from the middle of the cube: opaque within a radius of 0.2 of its edge."""
+
+    def latent(self, x: torch.Tensor) -> torch.Tensor:
+        return ((0.2 - (x - 0.5).norm(dim=1, keepdim=True)) * 100 + 3).expand(len(x), 16)
+
+    def color(self, latent: torch.Tensor, directions: torch.Tensor, index: object = None) -> torch.Tensor:
+        return torch.zeros(len(latent), 3)
+
+
+def test_normals_of_a_ball_point_away_from_its_middle() -> None:
+    field = SoftBall(SMALL, BOX, unbounded=False)
+    field.encoding = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]  no grid: not the fused path
+    cameras = rig([look_at((0.0, -5.0, 1.0), (0.0, 0.0, 0.0))], focal=60.0, size=24)
+    seen = render_view(field, cameras, 0, (1.0, 1.0, 1.0))
+    normal = view_normals(field, cameras, 0, seen)
+    hit = seen.opacity > 0.5
+    assert 20 < int(hit.sum()) < hit.numel()
+    rays = cameras.image_rays(0)
+    points = rays.origins + rays.directions * seen.depth.view(-1, 1)
+    outward = torch.nn.functional.normalize(points, dim=1).view_as(normal)
+    NORMALS.check(normal[hit], outward[hit])
+    assert not bool(normal[~hit].any())
 
 
 def test_gradients_flow_to_all_parameters() -> None:

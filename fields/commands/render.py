@@ -18,7 +18,7 @@ from fields.commands.arguments import UsageError, parse
 from fields.commands.device import DeviceName, choose_device
 from fields.field import Field, RadianceField
 from fields.progress import counted
-from fields.rendering.render import Rendering, predictor, render_view
+from fields.rendering.render import Rendering, predictor, render_view, view_normals
 from fields.rendering.shading import SurfaceView, render_surface
 from fields.run import Run
 from scenes.box import Box
@@ -54,7 +54,7 @@ class RenderOptions:
     fps: float = 30.0
     """Frames per second of an orbit or of the views of a split."""
     show: Literal["colour", "depth", "normal"] = "colour"
-    """What is seen: colours, distance from the camera, or, for meshes, the direction of the surface."""
+    """What is seen: colours, distance from the camera, or the direction of the surface."""
     device: DeviceName = "auto"
     """Where it runs."""
 
@@ -133,8 +133,9 @@ def _views(
                 yield to_bytes(depth_colours(depth, opacity, span=span))
             case "normal", SurfaceView():
                 yield to_bytes(normal_colours(seen.normal.cpu()))
-            case "normal", _:
-                raise InputError("--show normal: only runs of meshes have a surface; give colour or depth")
+            case "normal", Rendering():
+                assert isinstance(field, RadianceField)
+                yield to_bytes(normal_colours(view_normals(field, cameras, view, seen).cpu()))
             case _:
                 yield to_bytes(seen.rgb)
 

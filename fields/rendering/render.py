@@ -131,6 +131,29 @@ def render_view(field: RadianceField, cameras: Cameras, view: int, background: t
     return Rendering(rgb, flat.opacity.view(height, width), flat.depth.view(height, width), flat.n_samples)
 
 
+@torch.no_grad()
+def view_normals(field: RadianceField, cameras: Cameras, view: int, seen: Rendering) -> Float[Tensor, "H W 3"]:
+    """Outward unit normals in the world where a pixel is more opaque than not, else zero.
+
+    They point against the rise of log density at the mean depth, by central differences over 1/128 of the box.
+    """
+    rays = cameras.image_rays(view)
+    hit = (seen.opacity.flatten() > 0.5).nonzero()[:, 0]
+    points = rays.origins[hit] + rays.directions[hit] * seen.depth.flatten()[hit, None]
+    h = field.box.side / 256
+
+    def rise(part: Tensor, axis: int) -> Tensor:
+        offset = h * torch.nn.functional.one_hot(torch.tensor(axis), 3)
+        ahead, behind = (field.latent(field.from_world(part + o))[:, 0] for o in (offset, -offset))
+        return ahead - behind
+
+    parts = [torch.stack([rise(part, axis) for axis in range(3)], 1) for part in points.split(CHUNK_POINTS)]
+    normal = torch.zeros_like(rays.origins)
+    if parts:
+        normal[hit] = -torch.nn.functional.normalize(torch.cat(parts), dim=1)
+    return normal.view(*seen.opacity.shape, 3)
+
+
 def predictor(field: Field | RadianceField) -> Callable[[Inputs], Tensor]:
     """The field as `Scene.evaluate` calls it: any number of coordinates or rays, no gradients."""
 

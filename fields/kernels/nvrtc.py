@@ -103,7 +103,7 @@ class Compiler:
     """NVRTC."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
+        self.functions = library
         major, minor = ctypes.c_int(), ctypes.c_int()
         library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         self.version = f"{major.value}.{minor.value}"
@@ -128,7 +128,7 @@ class Compiler:
 
     def compile(self, program: Program, architecture: int) -> tuple[bytes, str]:
         """(cubin, what the compiler said)."""
-        nvrtc, handle = self.library, ctypes.c_void_p()
+        nvrtc, handle = self.functions, ctypes.c_void_p()
         root = sources()
         text = (root / "gpu" / program.source).read_bytes()
         nvrtc.nvrtcCreateProgram(ctypes.byref(handle), text, program.source.encode(), 0, None, None)
@@ -147,9 +147,9 @@ class Compiler:
 
     def _text(self, handle: ctypes.c_void_p, what: str) -> bytes:
         size = ctypes.c_size_t()
-        self.library[f"nvrtcGet{what}Size"](handle, ctypes.byref(size))
+        self.functions[f"nvrtcGet{what}Size"](handle, ctypes.byref(size))
         text = ctypes.create_string_buffer(max(size.value, 1))
-        self.library[f"nvrtcGet{what}"](handle, text)
+        self.functions[f"nvrtcGet{what}"](handle, text)
         return text.raw[: size.value]
 
 
@@ -195,7 +195,7 @@ class Driver:
     """NVIDIA's driver."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
+        self.functions = library
         version = ctypes.c_int()
         self.call("cuInit", 0)
         self.call("cuDriverGetVersion", ctypes.byref(version))
@@ -221,10 +221,10 @@ class Driver:
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a function of the driver; raise what it reports."""
-        status = self.library[name](*arguments)
+        status = self.functions[name](*arguments)
         if status != 0:
             text = ctypes.c_char_p()
-            self.library.cuGetErrorString(status, ctypes.byref(text))
+            self.functions.cuGetErrorString(status, ctypes.byref(text))
             raise RuntimeError(f"fieldfit CUDA: {name}: {(text.value or b'unknown error').decode()} ({status})")
 
 

@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   fieldfit fit bunny.ply --out runs/bunny           a mesh
   fieldfit fit lego/                                a folder with transforms.json and pictures
   fieldfit fit lego/ --resume --minutes 10          go on with the last run of that name
-  fieldfit fit photo.jpg --encoding dense --fit.learning-rate 0.01
+  fieldfit fit photo.jpg --encoding dense --fit.optimiser.table-rate 0.01
   fieldfit eval runs/lego --json
   fieldfit render runs/lego --out orbit.mp4
   fieldfit export runs/bunny bunny.glb --resolution 512

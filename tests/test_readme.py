@@ -100,3 +100,17 @@ def test_commands_are_found(markdown, expected):
 def test_files_are_found():
     text = '![a](docs/a.png) [b](STYLE.md#rules) [c](https://a.org) <img src="docs/d.png"> `python bench/e.py` [f](#g)'
     assert files(text) == ["docs/a.png", "STYLE.md", "docs/d.png", "bench/e.py"]
+
+
+def test_options_in_the_examples_of_the_help_are_known():
+    """Those of a preset too, which `--help` without a PATH does not list."""
+    from fields.cli import EXAMPLES
+    from fields.commands.arguments import split
+    from fields.commands.job import FitOptions
+    from fields.presets import Config
+
+    lines = [re.split(r"\s{2,}", line.strip())[0].split() for line in EXAMPLES.splitlines()[1:]]
+    fits = [words[2:] for words in lines if words[:2] == ["fieldfit", "fit"]]
+    assert any(any(word.startswith("--fit.") for word in words) for words in fits)
+    for words in fits:
+        split(words, FitOptions, Config, prog="fieldfit fit")  # raises UsageError for an option that nobody knows

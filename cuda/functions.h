@@ -6,6 +6,7 @@ namespace fieldfit {
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 FF_LANE float exp_(float x) { return expf(x); }
+FF_LANE float log_(float x) { return logf(x); }
 FF_LANE float sin_pi(float x) { return sinpif(x); }
 FF_LANE float cos_pi(float x) { return cospif(x); }
 #else
@@ -24,6 +25,28 @@ FF_LANE F exp_(F x) {
   p = fma(p, r, splat<F>(5.0000001201e-1f));
   p = fma(p, r * r, r + 1.0f);
   return p * bits_to_float((to_int(n) + 127) << 23);
+}
+// log(x) of a positive normal number: x = 2^n m with m in [0.7, 1.4), and a polynomial of m - 1 (Cephes' logf).
+template <class F>
+FF_LANE F log_(F x) {
+  Int<F> bits = float_to_bits(x);
+  Int<F> exponent = (bits >> 23) - 127;
+  F m = bits_to_float((bits & 0x7fffff) | 0x3f800000);
+  Mask<F> big = m > splat<F>(1.41421356f);
+  F n = to_float(exponent) + select(big, splat<F>(1.0f), splat<F>(0.0f));
+  F r = select(big, m * splat<F>(0.5f), m) - splat<F>(1.0f);
+  F p = splat<F>(7.0376836292e-2f);
+  p = fma(p, r, splat<F>(-1.1514610310e-1f));
+  p = fma(p, r, splat<F>(1.1676998740e-1f));
+  p = fma(p, r, splat<F>(-1.2420140846e-1f));
+  p = fma(p, r, splat<F>(1.4249322787e-1f));
+  p = fma(p, r, splat<F>(-1.6668057665e-1f));
+  p = fma(p, r, splat<F>(2.0000714765e-1f));
+  p = fma(p, r, splat<F>(-2.4999993993e-1f));
+  p = fma(p, r, splat<F>(3.3333331174e-1f));
+  F r2 = r * r;
+  F y = fma(p * r, r2, r2 * splat<F>(-0.5f));
+  return fma(n, splat<F>(0.693147180559945f), y + r);
 }
 #endif
 

@@ -86,6 +86,15 @@ FF_LANE float bits_to_float(int32_t x) {
   return f;
 #endif
 }
+FF_LANE int32_t float_to_bits(float x) {
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+  return __float_as_int(x);
+#else
+  int32_t i;
+  memcpy(&i, &x, 4);
+  return i;
+#endif
+}
 FF_LANE float gather(const float* p, uint32_t i) { return p[i]; }
 FF_LANE uint32_t gather(const uint32_t* p, uint32_t i) { return p[i]; }
 
@@ -112,7 +121,17 @@ struct LaneTypes<FloatV> {
 
 template <>
 FF_LANE FloatV splat<FloatV>(float x) {
-  return FloatV{} + x;
+#if defined(__AVX512F__)
+  return (FloatV)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (FloatV)_mm256_set1_ps(x);
+#elif defined(__SSE2__)
+  return (FloatV)_mm_set1_ps(x);
+#else
+  FloatV v;
+  for (int l = 0; l < kLanes; ++l) v[l] = x;
+  return v;
+#endif
 }
 FF_LANE FloatV load(const float* p) {
   FloatV v;
@@ -131,12 +150,21 @@ FF_LANE void store(int32_t* p, IntV v) { memcpy(p, &v, sizeof v); }
 FF_LANE FloatV select(IntV m, FloatV a, FloatV b) { return m ? a : b; }
 FF_LANE UIntV select(IntV m, UIntV a, UIntV b) { return m ? a : b; }
 FF_LANE IntV select(IntV m, IntV a, IntV b) { return m ? a : b; }
+#if defined(__AVX512F__)
+FF_LANE FloatV minimum(FloatV a, FloatV b) { return (FloatV)_mm512_min_ps((__m512)a, (__m512)b); }
+FF_LANE FloatV maximum(FloatV a, FloatV b) { return (FloatV)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+FF_LANE FloatV minimum(FloatV a, FloatV b) { return (FloatV)_mm256_min_ps((__m256)a, (__m256)b); }
+FF_LANE FloatV maximum(FloatV a, FloatV b) { return (FloatV)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
 FF_LANE FloatV minimum(FloatV a, FloatV b) { return a < b ? a : b; }
 FF_LANE FloatV maximum(FloatV a, FloatV b) { return a > b ? a : b; }
+#endif
 FF_LANE IntV to_int(FloatV x) { return __builtin_convertvector(x, IntV); }
 FF_LANE UIntV to_uint(FloatV x) { return (UIntV)__builtin_convertvector(x, IntV); }
 FF_LANE FloatV to_float(IntV x) { return __builtin_convertvector(x, FloatV); }
 FF_LANE FloatV bits_to_float(IntV x) { return (FloatV)x; }
+FF_LANE IntV float_to_bits(FloatV x) { return (IntV)x; }
 FF_LANE FloatV abs_(FloatV x) { return (FloatV)((UIntV)x & 0x7fffffffu); }
 FF_LANE FloatV gather(const float* p, UIntV i) {
   FloatV v;
@@ -144,6 +172,11 @@ FF_LANE FloatV gather(const float* p, UIntV i) {
   return v;
 }
 FF_LANE UIntV gather(const uint32_t* p, UIntV i) {
+#if defined(__AVX512F__)
+  return (UIntV)_mm512_i32gather_epi32((__m512i)i, p, 4);
+#elif defined(__AVX2__)
+  return (UIntV)_mm256_i32gather_epi32(reinterpret_cast<const int*>(p), (__m256i)i, 4);
+#endif
   UIntV v;
   for (int l = 0; l < kLanes; ++l) v[l] = p[i[l]];
   return v;
@@ -164,6 +197,15 @@ FF_LANE uint32_t mask_bits(IntV m) {
 #endif
 }
 FF_LANE bool any(IntV m) { return mask_bits(m) != 0; }
+
+// The lanes whose bit is set, side by side at p, where a whole vector may be written.
+FF_LANE void store_some(float* p, uint32_t bits, FloatV v) {
+#if defined(__AVX512F__)
+  store(p, (FloatV)_mm512_maskz_compress_ps(static_cast<__mmask16>(bits), (__m512)v));
+#else
+  for (; bits; bits &= bits - 1) *p++ = v[__builtin_ctz(bits)];
+#endif
+}
 
 #if defined(__AVX512F__)
 FF_LANE FloatV fma(FloatV a, FloatV b, FloatV c) { return (FloatV)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }

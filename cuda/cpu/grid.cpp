@@ -31,9 +31,14 @@ template <int D>
 struct Block {
   float x[D][kBlock];  // coordinate-major; entries past n repeat the last sample
 
-  void fill(const float* from, int n) {
-    for (int i = 0; i < n; ++i) {
-      for (int d = 0; d < D; ++d) x[d][i] = from[i * D + d];
+  void fill(const GridPoints& from, int64_t begin, int n) {
+    for (int d = 0; d < D; ++d) {
+      const float* values = from.axis[d] + begin * from.stride;
+      if (from.stride == 1) {
+        memcpy(x[d], values, sizeof(float) * n);
+      } else {
+        for (int i = 0; i < n; ++i) x[d][i] = values[i * from.stride];
+      }
     }
     for (int i = n; i % kLanes; ++i) {
       for (int d = 0; d < D; ++d) x[d][i] = x[d][n - 1];
@@ -60,14 +65,14 @@ struct Corners {
 };
 
 template <int D, int F>
-void forward(const Grid& grid, int64_t n, const float* x, float* out) {
+void forward(const Grid& grid, int64_t n, const GridPoints& x, float* out) {
   using V = Features<F>;
   int width = grid.n_levels * F;
   Block<D> block;
   Corners<D> corners;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, n - begin));
-    block.fill(x + begin * D, count);
+    block.fill(x, begin, count);
     for (int l = 0; l < grid.n_levels; ++l) {
       const GridLevel& level = grid.levels[l];
       const float* table = grid.table + static_cast<int64_t>(level.offset) * F;
@@ -86,11 +91,36 @@ void forward(const Grid& grid, int64_t n, const float* x, float* out) {
   }
 }
 
+// Adds the cotangents of one level's features.
+template <int D, int F>
+void add_level(const GridLevel& level, const GridCotangents& of, int width, float* table, uint8_t* marks) {
+  using V = Features<F>;
+  Block<D> block;
+  Corners<D> corners;
+  for (int64_t begin = 0; begin < of.n; begin += kBlock) {
+    int count = static_cast<int>(std::min<int64_t>(kBlock, of.n - begin));
+    block.fill(of.x, begin, count);
+    for (int i = 0; i < count; i += kLanes) {
+      corners.find(block, i, level);
+      int lanes = std::min(kLanes, count - i);
+      for (int s = 0; s < lanes; ++s) {
+        typename V::Vector d = V::load(of.d_out + (begin + i + s) * width);
+        for (int c = 0; c < (1 << D); ++c) {
+          float* entry = table + static_cast<int64_t>(corners.entry[c][s]) * F;
+          V::store(entry, V::load(entry) + d * corners.weight[c][s]);
+          if (marks) marks[corners.entry[c][s] / kTouchedEntries] = 1;
+        }
+      }
+    }
+  }
+}
+
 // Levels go to threads whole, so that no two threads add to the same entry: no atomics, and the same sums for any count.
 template <int D, int F>
-void backward_table(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched) {
-  using V = Features<F>;
+void backward_table(const Grid& grid, const std::vector<GridCotangents>& parts, float* d_table, uint8_t* touched) {
   int width = grid.n_levels * F;
+  int64_t n = 0;
+  for (const GridCotangents& part : parts) n += part.n;
   int n_threads = std::min(grid.n_levels, threads_for(n, 256));
 #pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
   for (int reversed = 0; reversed < grid.n_levels; ++reversed) {
@@ -98,29 +128,12 @@ void backward_table(const Grid& grid, int64_t n, const float* x, const float* d_
     const GridLevel& level = grid.levels[l];
     float* table = d_table + static_cast<int64_t>(level.offset) * F;
     uint8_t* marks = touched ? touched + level.offset / kTouchedEntries : nullptr;
-    Block<D> block;
-    Corners<D> corners;
-    for (int64_t begin = 0; begin < n; begin += kBlock) {
-      int count = static_cast<int>(std::min<int64_t>(kBlock, n - begin));
-      block.fill(x + begin * D, count);
-      for (int i = 0; i < count; i += kLanes) {
-        corners.find(block, i, level);
-        int lanes = std::min(kLanes, count - i);
-        for (int s = 0; s < lanes; ++s) {
-          typename V::Vector d = V::load(d_out + (begin + i + s) * width + l * F);
-          for (int c = 0; c < (1 << D); ++c) {
-            float* entry = table + static_cast<int64_t>(corners.entry[c][s]) * F;
-            V::store(entry, V::load(entry) + d * corners.weight[c][s]);
-            if (marks) marks[corners.entry[c][s] / kTouchedEntries] = 1;
-          }
-        }
-      }
-    }
+    for (const GridCotangents& part : parts) add_level<D, F>(level, {part.n, part.x, part.d_out + l * F}, width, table, marks);
   }
 }
 
 template <int D, int F>
-void backward_position(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_x) {
+void backward_position(const Grid& grid, int64_t n, const GridPoints& x, const float* d_out, float* d_x) {
   int width = grid.n_levels * F;
   int n_threads = threads_for(n, 256);
 #pragma omp parallel num_threads(n_threads)
@@ -131,7 +144,7 @@ void backward_position(const Grid& grid, int64_t n, const float* x, const float*
     Range range = share(n, omp_get_thread_num(), omp_get_num_threads(), kLanes);
     for (int64_t begin = range.begin; begin < range.end; begin += kBlock) {
       int count = static_cast<int>(std::min<int64_t>(kBlock, range.end - begin));
-      block.fill(x + begin * D, count);
+      block.fill(x, begin, count);
       memset(d_x + begin * D, 0, sizeof(float) * D * count);
       for (int l = 0; l < grid.n_levels; ++l) {
         const GridLevel& level = grid.levels[l];
@@ -166,12 +179,6 @@ void backward_position(const Grid& grid, int64_t n, const float* x, const float*
   }
 }
 
-template <int D, int F>
-void backward(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched, float* d_x) {
-  if (d_table) backward_table<D, F>(grid, n, x, d_out, d_table, touched);
-  if (d_x) backward_position<D, F>(grid, n, x, d_out, d_x);
-}
-
 template <int D, class Call>
 void with_features(int features, Call call) {
   switch (features) {
@@ -201,30 +208,40 @@ void with_shape(const Grid& grid, Call call) {
 struct ForwardCall {
   const Grid& grid;
   int64_t n;
-  const float* x;
+  const GridPoints& x;
   float* out;
   template <int D, int F>
   void run() const {
     forward<D, F>(grid, n, x, out);
   }
 };
-struct BackwardCall {
+struct TableCall {
   const Grid& grid;
-  int64_t n;
-  const float* x;
-  const float* d_out;
+  const std::vector<GridCotangents>& parts;
   float* d_table;
   uint8_t* touched;
+  template <int D, int F>
+  void run() const {
+    backward_table<D, F>(grid, parts, d_table, touched);
+  }
+};
+struct PositionCall {
+  const Grid& grid;
+  int64_t n;
+  const GridPoints& x;
+  const float* d_out;
   float* d_x;
   template <int D, int F>
   void run() const {
-    backward<D, F>(grid, n, x, d_out, d_table, touched, d_x);
+    backward_position<D, F>(grid, n, x, d_out, d_x);
   }
 };
 
+GridPoints rows_of(const float* x, int dim) { return {{x, x + 1, x + 2, x + 3}, dim}; }
+
 }  // namespace
 
-void grid_forward_serial(const Grid& grid, int64_t n, const float* x, float* out) {
+void grid_forward_serial(const Grid& grid, int64_t n, const GridPoints& x, float* out) {
   if (n > 0) with_shape(grid, ForwardCall{grid, n, x, out});
 }
 
@@ -233,13 +250,19 @@ void grid_forward(const Grid& grid, int64_t n, const float* x, float* out) {
 #pragma omp parallel num_threads(n_threads)
   {
     Range range = share(n, omp_get_thread_num(), omp_get_num_threads(), kLanes);
-    grid_forward_serial(grid, range.end - range.begin, x + range.begin * grid.dim,
+    grid_forward_serial(grid, range.end - range.begin, rows_of(x + range.begin * grid.dim, grid.dim),
                         out + range.begin * grid.n_levels * grid.features);
   }
 }
 
+void grid_backward_table(const Grid& grid, const std::vector<GridCotangents>& parts, float* d_table, uint8_t* touched) {
+  with_shape(grid, TableCall{grid, parts, d_table, touched});
+}
+
 void grid_backward(const Grid& grid, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched, float* d_x) {
-  if (n > 0) with_shape(grid, BackwardCall{grid, n, x, d_out, d_table, touched, d_x});
+  if (n == 0) return;
+  if (d_table) grid_backward_table(grid, {{n, rows_of(x, grid.dim), d_out}}, d_table, touched);
+  if (d_x) with_shape(grid, PositionCall{grid, n, rows_of(x, grid.dim), d_out, d_x});
 }
 
 }  // namespace fieldfit

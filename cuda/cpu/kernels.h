@@ -8,10 +8,16 @@
 #include "../adam.h"
 #include "../grid.h"
 #include "../march.h"
+#include "tape.h"
 
 namespace fieldfit {
 
 constexpr int kMaxLayers = 16;
+#if defined(__AVX512BF16__)
+constexpr bool kHasBFloat16 = true;
+#else
+constexpr bool kHasBFloat16 = false;
+#endif
 constexpr int kTouchedEntries = 16;  // table entries that share a mark; levels start at multiples of it
 
 // A perceptron: out = W_L ... act(W_1 [x, aux[index]] + b_1) ... + b_L.
@@ -21,6 +27,7 @@ struct Mlp {
   int activation;
   int output_activation;
   bool bias;
+  bool bfloat16;        // products of bfloat16 values, summed in float32, where the processor has them
   const float* params;  // per layer: W [out, in], then b [out] if bias
 };
 
@@ -39,6 +46,17 @@ struct Grid {
   int n_levels;
   const GridLevel* levels;
   const float* table;  // [entries, features], level after level
+};
+
+struct GridPoints {
+  const float* axis[4];  // the first point's coordinates
+  int64_t stride;        // from one point to the next
+};
+
+struct GridCotangents {
+  int64_t n;
+  GridPoints x;
+  const float* d_out;  // [n, levels * features]
 };
 
 struct RayBatch {
@@ -112,12 +130,45 @@ struct RadianceModel {
   int harmonics_degree;
 };
 
-void mlp_forward(const Mlp&, const MlpInput&, float* out);
-void mlp_backward(const Mlp&, const MlpInput&, const float* d_out, float* d_x, float* d_params);
+struct RadianceGradients {
+  float* table;      // added to
+  uint8_t* touched;  // as in grid_backward
+  float* density;    // written
+  float* color;      // written
+};
+
+// What a block of rays has left for the backward pass: samples in the order in which they were found, those of a ray from near to far.
+struct BlockTape {
+  int64_t n = 0;
+  std::vector<uint8_t> owner;  // [n] ray within the block
+  std::vector<float> x[3], t0, t1, sigma;  // [n]
+  std::vector<float> features;  // [n, levels * features]; the backward pass puts their cotangents in their place
+  std::vector<float> latent;    // [n, latent]
+  std::vector<float> rgb;       // [n, 3]
+};
+
+class RadianceTape {
+ public:
+  RadianceTape() = default;
+  RadianceTape(const RadianceTape&) = delete;
+  RadianceTape& operator=(const RadianceTape&) = delete;
+  ~RadianceTape();
+  void resize(size_t n_blocks);  // with memory that earlier tapes had, where there is some
+
+  std::vector<BlockTape> blocks;
+  int64_t n_rays = -1;  // -1 without contents
+  int64_t n_samples = 0;
+};
+
+// With a tape, the forward pass leaves its activations for the backward pass, which computes them again without.
+void mlp_forward(const Mlp&, const MlpInput&, float* out, Tape* tape);
+void mlp_backward(const Mlp&, const MlpInput&, const Tape* tape, const float* d_out, float* d_x, float* d_params);
 void grid_forward(const Grid&, int64_t n, const float* x, float* out);
-void grid_forward_serial(const Grid&, int64_t n, const float* x, float* out);
+void grid_forward_serial(const Grid&, int64_t n, const GridPoints& x, float* out);
 // d_table is added to, d_x is written; either may be null. `touched`, if any, gets a one for each block of entries added to.
 void grid_backward(const Grid&, int64_t n, const float* x, const float* d_out, float* d_table, uint8_t* touched, float* d_x);
+// The table's part of it, for points in several places.
+void grid_backward_table(const Grid&, const std::vector<GridCotangents>&, float* d_table, uint8_t* touched);
 void harmonics(int degree, int64_t n, const float* d, float* out);
 void frequency(int dim, int n_frequencies, int64_t n, const float* x, float* out);
 void frequency_backward(int dim, int n_frequencies, int64_t n, const float* x, const float* d_out, float* d_x);
@@ -130,7 +181,10 @@ void composite_backward(const CompositeInput&, const Rendering& forward, const f
 void adam(const AdamRule&, bool skip_zero, int64_t n, float* param, const float* grad, float* m, float* v);
 // The same with `skip_zero` on blocks of kTouchedEntries entries whose mark is set; clears their gradients and marks.
 void adam_touched(const AdamRule&, int features, int64_t n_blocks, uint8_t* touched, float* param, float* grad, float* m, float* v);
-// Marches, evaluates and composites in one pass; returns the number of samples evaluated.
-int64_t render(const RadianceModel&, const RayBatch&, const MarchRule&, float min_transmittance, const Rendering&);
+// Marches, evaluates and composites in one pass; returns the number of samples that rays are made of. With a tape, leaves
+// there what the backward pass needs.
+int64_t render(const RadianceModel&, const RayBatch&, const MarchRule&, float min_transmittance, const Rendering&, RadianceTape*);
+void render_backward(const RadianceModel&, const RayBatch&, RadianceTape&, const Rendering& forward, const Rendering& cotangents,
+                     const RadianceGradients&);
 
 }  // namespace fieldfit

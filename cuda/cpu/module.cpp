@@ -71,12 +71,13 @@ struct MlpSpec {
   Mlp mlp{};
   size_t size = 0;
 
-  MlpSpec(const std::vector<int>& dims, int activation, int output_activation, bool bias) {
+  MlpSpec(const std::vector<int>& dims, int activation, int output_activation, bool bias, bool bfloat16) {
     expect(dims.size() >= 2 && dims.size() <= kMaxLayers + 1, "a perceptron has 1 to " + std::to_string(kMaxLayers) + " layers");
     mlp.layers = static_cast<int>(dims.size()) - 1;
     mlp.activation = activation;
     mlp.output_activation = output_activation;
     mlp.bias = bias;
+    mlp.bfloat16 = bfloat16;
     for (size_t i = 0; i < dims.size(); ++i) {
       expect(dims[i] > 0, "a layer has at least one value");
       mlp.dims[i] = dims[i];
@@ -117,7 +118,7 @@ MarchRule rule_of(const IntVec& occupancy, int resolution, bool contracted, floa
   int64_t cells = static_cast<int64_t>(resolution) * resolution * resolution;
   expect_size(occupancy.shape(0), static_cast<size_t>((cells + 31) / 32), "occupancy");
   expect(step > 0 && far > near && near >= 0 && cone_angle >= 0, "marching needs step > 0, 0 <= near < far, cone_angle >= 0");
-  return {reinterpret_cast<const uint32_t*>(occupancy.data()), resolution, contracted, near, far, step, cone_angle};
+  return {reinterpret_cast<const uint32_t*>(occupancy.data()), nullptr, resolution, contracted, near, far, step, cone_angle};
 }
 
 RayBatch rays_of(const Mat& origins, const Mat& directions, const std::optional<Vec>& jitter) {
@@ -149,6 +150,17 @@ Rendering rendering(const Mat& rgb, const Vec& opacity, const Vec& depth, size_t
   return {rgb.data(), opacity.data(), depth.data()};
 }
 
+RadianceModel radiance_model(const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params,
+                             const MlpSpec& color, const Vec& color_params, int harmonics_degree) {
+  expect(harmonics_degree >= 1 && harmonics_degree <= 4, "harmonics have degree 1 to 4");
+  RadianceModel model{grid.view(table), density.view(density_params), color.view(color_params), harmonics_degree};
+  expect(model.density.dims[0] == static_cast<int>(grid.width()), "the density network takes the grid's features");
+  expect(model.color.dims[0] == model.density.dims[model.density.layers] + harmonics_degree * harmonics_degree,
+         "the colour network takes the latent and the harmonics");
+  expect(grid.dim == 3 && model.color.dims[model.color.layers] == 3, "a radiance field maps 3 coordinates to 3 colours");
+  return model;
+}
+
 template <class T>
 using Owned = nb::ndarray<nb::pytorch, T, nb::device::cpu>;
 
@@ -173,6 +185,9 @@ nb::tuple sampled(March march) {
 }
 
 bool supported() {
+#if defined(__AVX512BF16__)
+  if (!__builtin_cpu_supports("avx512bf16")) return false;
+#endif
 #if defined(__AVX512F__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
@@ -188,6 +203,10 @@ bool supported() {
 NB_MODULE(FIELDFIT_MODULE, m) {
   nb::set_leak_warnings(false);  // cached descriptions of grids and networks live until the interpreter ends
   m.attr("lanes") = kLanes;
+
+  m.attr("has_bfloat16") = kHasBFloat16;
+
+  nb::class_<Tape>(m, "Tape").def(nb::init<>());
 
   nb::class_<GridSpec>(m, "GridSpec")
       .def(nb::init<int, int, const std::vector<std::tuple<uint32_t, uint32_t, uint32_t, float>>&>())
@@ -217,26 +236,26 @@ NB_MODULE(FIELDFIT_MODULE, m) {
          nb::arg("d_x").none());
 
   nb::class_<MlpSpec>(m, "MlpSpec")
-      .def(nb::init<const std::vector<int>&, int, int, bool>())
+      .def(nb::init<const std::vector<int>&, int, int, bool, bool>())
       .def_ro("size", &MlpSpec::size)
       .def("forward", [](const MlpSpec& spec, const Mat& x, const Vec& params, const std::optional<Mat>& aux,
-                         const std::optional<IntVec>& index, const Mat& out) {
+                         const std::optional<IntVec>& index, const Mat& out, Tape* tape) {
         Mlp mlp = spec.view(params);
         MlpInput in = spec.input(x, aux, index);
         expect_shape(out, x.shape(0), mlp.dims[mlp.layers], "out");
         nb::gil_scoped_release release;
-        mlp_forward(mlp, in, out.data());
-      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("out"))
+        mlp_forward(mlp, in, out.data(), tape);
+      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("out"), nb::arg("tape").none())
       .def("backward", [](const MlpSpec& spec, const Mat& x, const Vec& params, const std::optional<Mat>& aux,
-                          const std::optional<IntVec>& index, const Mat& d_out, const std::optional<Mat>& d_x, const Vec& d_params) {
+                          const std::optional<IntVec>& index, const Tape* tape, const Mat& d_out, const std::optional<Mat>& d_x, const Vec& d_params) {
         Mlp mlp = spec.view(params);
         MlpInput in = spec.input(x, aux, index);
         expect_shape(d_out, x.shape(0), mlp.dims[mlp.layers], "d_out");
         if (d_x) expect_shape(*d_x, x.shape(0), x.shape(1), "d_x");
         expect_size(d_params.shape(0), spec.size, "d_params");
         nb::gil_scoped_release release;
-        mlp_backward(mlp, in, d_out.data(), d_x ? d_x->data() : nullptr, d_params.data());
-      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("d_out"),
+        mlp_backward(mlp, in, tape, d_out.data(), d_x ? d_x->data() : nullptr, d_params.data());
+      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("tape").none(), nb::arg("d_out"),
          nb::arg("d_x").none(), nb::arg("d_params"));
 
   m.def("harmonics", [](int degree, const Mat& d, const Mat& out) {
@@ -327,26 +346,45 @@ NB_MODULE(FIELDFIT_MODULE, m) {
                  grad.data(), moment1.data(), moment2.data());
   });
 
+  nb::class_<RadianceTape>(m, "RadianceTape").def(nb::init<>()).def_ro("n_samples", &RadianceTape::n_samples);
+
   m.def("render", [](const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params, const MlpSpec& color,
                      const Vec& color_params, int harmonics_degree, const Mat& origins, const Mat& directions,
                      const std::optional<Vec>& jitter, const IntVec& occupancy, int resolution, bool contracted, float near,
                      float far, float step, float cone_angle, float min_transmittance, const Mat& rgb, const Vec& opacity,
-                     const Vec& depth) {
-    expect(harmonics_degree >= 1 && harmonics_degree <= 4, "harmonics have degree 1 to 4");
-    RadianceModel model{grid.view(table), density.view(density_params), color.view(color_params), harmonics_degree};
-    expect(model.density.dims[0] == static_cast<int>(grid.width()), "the density network takes the grid's features");
-    expect(model.color.dims[0] == model.density.dims[model.density.layers] + harmonics_degree * harmonics_degree,
-           "the colour network takes the latent and the harmonics");
-    expect(grid.dim == 3 && model.color.dims[model.color.layers] == 3, "a radiance field maps 3 coordinates to 3 colours");
+                     const Vec& depth, RadianceTape* tape) {
+    RadianceModel model = radiance_model(grid, table, density, density_params, color, color_params, harmonics_degree);
     MarchRule rule = rule_of(occupancy, resolution, contracted, near, far, step, cone_angle);
     RayBatch rays = rays_of(origins, directions, jitter);
     Rendering out = rendering(rgb, opacity, depth, origins.shape(0));
     nb::gil_scoped_release release;
-    return render(model, rays, rule, min_transmittance, out);
+    return render(model, rays, rule, min_transmittance, out, tape);
   }, nb::arg("grid"), nb::arg("table"), nb::arg("density"), nb::arg("density_params"), nb::arg("color"), nb::arg("color_params"),
      nb::arg("harmonics_degree"), nb::arg("origins"), nb::arg("directions"), nb::arg("jitter").none(), nb::arg("occupancy"),
      nb::arg("resolution"), nb::arg("contracted"), nb::arg("near"), nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"),
-     nb::arg("min_transmittance"), nb::arg("rgb"), nb::arg("opacity"), nb::arg("depth"));
+     nb::arg("min_transmittance"), nb::arg("rgb"), nb::arg("opacity"), nb::arg("depth"), nb::arg("tape").none());
+
+  m.def("render_backward", [](const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params,
+                              const MlpSpec& color, const Vec& color_params, int harmonics_degree, const Mat& directions,
+                              RadianceTape& tape, const Mat& rgb, const Vec& opacity, const Vec& depth, const Mat& d_rgb,
+                              const Vec& d_opacity, const Vec& d_depth, const Mat& d_table, const std::optional<Bytes>& touched,
+                              const Vec& d_density, const Vec& d_color) {
+    RadianceModel model = radiance_model(grid, table, density, density_params, color, color_params, harmonics_degree);
+    RayBatch rays = rays_of(directions, directions, std::nullopt);
+    size_t n = directions.shape(0);
+    expect(tape.n_rays == rays.n, "the tape of these rays, which serves one backward pass");
+    Rendering out = rendering(rgb, opacity, depth, n), cotangents = rendering(d_rgb, d_opacity, d_depth, n);
+    expect_shape(d_table, grid.entries, grid.features, "d_table");
+    if (touched) expect_size(touched->shape(0), grid.entries / kTouchedEntries, "touched");
+    expect_size(d_density.shape(0), density.size, "d_density");
+    expect_size(d_color.shape(0), color.size, "d_color");
+    nb::gil_scoped_release release;
+    render_backward(model, rays, tape, out, cotangents,
+                    {d_table.data(), touched ? touched->data() : nullptr, d_density.data(), d_color.data()});
+  }, nb::arg("grid"), nb::arg("table"), nb::arg("density"), nb::arg("density_params"), nb::arg("color"), nb::arg("color_params"),
+     nb::arg("harmonics_degree"), nb::arg("directions"), nb::arg("tape"), nb::arg("rgb"), nb::arg("opacity"), nb::arg("depth"),
+     nb::arg("d_rgb"), nb::arg("d_opacity"), nb::arg("d_depth"), nb::arg("d_table"), nb::arg("touched").none(),
+     nb::arg("d_density"), nb::arg("d_color"));
 
   m.def("supported", &supported);
 }

@@ -6,7 +6,9 @@ namespace fieldfit {
 
 struct Packet {
   RayState<FloatV> ray;
-  IntV active;
+  IntV active;   // lanes that have not come to their end
+  IntV running;  // those that have not filled their quota either
+  IntV count;    // samples of this round
 
   void begin(const RayBatch& rays, int64_t first, const MarchRule& rule) {
     int lanes = static_cast<int>(rays.n - first < kLanes ? rays.n - first : kLanes);
@@ -25,26 +27,21 @@ struct Packet {
     active = active & (ray.t < ray.t_end);
   }
 
-  // Marches every active lane until it has `quota` more samples or ends, and calls emit(lane, t0, t1, x) for each sample.
+  void begin_round() {
+    running = active;
+    count = IntV{};
+  }
+
+  // One step of the running lanes; calls emit(lanes, t0, t1, x) with a bit for each that has found a sample.
   template <class Emit>
-  void advance(int quota, const MarchRule& rule, Emit emit) {
-    IntV count{};
-    IntV running = active;
-    while (any(running)) {
-      FloatV t0, dt, x[3], before = ray.t;
-      IntV hit = march_step(ray, rule, t0, dt, x) & running;
-      ray.t = select(running, ray.t, before);
-      uint32_t bits = mask_bits(hit);
-      while (bits) {
-        int l = __builtin_ctz(bits);
-        bits &= bits - 1;
-        const float point[3] = {x[0][l], x[1][l], x[2][l]};
-        emit(l, t0[l], t0[l] + dt[l], point);
-      }
-      count = count - hit;
-      active = active & (ray.t < ray.t_end);
-      running = running & active & (count < quota);
-    }
+  void step(int quota, const MarchRule& rule, Emit emit) {
+    FloatV t0, dt, x[3], before = ray.t;
+    IntV hit = march_step(ray, rule, t0, dt, x) & running;
+    ray.t = select(running, ray.t, before);
+    if (uint32_t bits = mask_bits(hit)) emit(bits, t0, t0 + dt, x);
+    count = count - hit;
+    active = active & (ray.t < ray.t_end);
+    running = running & active & (count < quota);
   }
 };
 

@@ -15,11 +15,9 @@ constexpr int kMaxSamples = kBlockRays * kQuota;
 struct Wavefront {
   Packet packets[kPackets];
   float transmittance[kBlockRays];
-  int count[kBlockRays];  // samples of this round
-  float ray_t0[kBlockRays][kQuota], ray_t1[kBlockRays][kQuota], ray_x[kBlockRays][kQuota][3];
-  // The round's samples, ray after ray.
-  float x[kMaxSamples * 3], t0[kMaxSamples], t1[kMaxSamples];
-  int owner[kMaxSamples];  // ray within the block
+  // The round's samples, those of a ray from near to far; a vector may be written past the last.
+  float x[3][kMaxSamples + kLanes], t0[kMaxSamples + kLanes], t1[kMaxSamples + kLanes];
+  float owner[kMaxSamples + kLanes];  // ray within the block
 
   // Calls evaluate(n) for every round of n samples; it has to bring `transmittance` up to date.
   template <class Evaluate>
@@ -33,34 +31,31 @@ struct Wavefront {
         packets[p].active = IntV{};
       }
     }
-    while (true) {
-      int n = gather_round(rule);
-      if (n == 0) return;
+    while (int n = gather_round(rule)) {
       evaluate(n);
-      for (int r = 0; r < n_rays; ++r) {
-        if (transmittance[r] < min_transmittance) packets[r / kLanes].active[r % kLanes] = 0;
-      }
+      for (int p = 0; p < kPackets; ++p) packets[p].active &= load(transmittance + p * kLanes) >= min_transmittance;
     }
   }
 
  private:
+  // Packets take turns, since a step of one need not wait for that of another.
   int gather_round(const MarchRule& rule) {
-    std::fill_n(count, kBlockRays, 0);
-    for (int p = 0; p < kPackets; ++p) {
-      packets[p].advance(kQuota, rule, [&](int l, float from, float to, const float* point) {
-        int r = p * kLanes + l, k = count[r]++;
-        ray_t0[r][k] = from;
-        ray_t1[r][k] = to;
-        memcpy(ray_x[r][k], point, 12);
-      });
-    }
+    FloatV lane;
+    for (int l = 0; l < kLanes; ++l) lane[l] = static_cast<float>(l);
+    for (Packet& packet : packets) packet.begin_round();
     int n = 0;
-    for (int r = 0; r < kBlockRays; ++r) {
-      for (int k = 0; k < count[r]; ++k, ++n) {
-        memcpy(x + n * 3, ray_x[r][k], 12);
-        t0[n] = ray_t0[r][k];
-        t1[n] = ray_t1[r][k];
-        owner[n] = r;
+    for (bool more = true; more;) {
+      more = false;
+      for (int p = 0; p < kPackets; ++p) {
+        if (!any(packets[p].running)) continue;
+        more = true;
+        packets[p].step(kQuota, rule, [&](uint32_t bits, FloatV from, FloatV to, const FloatV* point) {
+          for (int a = 0; a < 3; ++a) store_some(x[a] + n, bits, point[a]);
+          store_some(t0 + n, bits, from);
+          store_some(t1 + n, bits, to);
+          store_some(owner + n, bits, lane + splat<FloatV>(static_cast<float>(p * kLanes)));
+          n += __builtin_popcount(bits);
+        });
       }
     }
     return n;

@@ -39,7 +39,7 @@ def grid_spec(shape: GridShape) -> Any:
 def mlp_spec(shape: MlpShape) -> Any:
     """The native core's description of a perceptron."""
     kinds = ACTIVATIONS[shape.activation], ACTIVATIONS[shape.output_activation]
-    return native.core().MlpSpec(list(shape.dims), *kinds, shape.bias)
+    return native.core().MlpSpec(list(shape.dims), *kinds, shape.bias, shape.precision == "bfloat16")
 
 
 class TableGradient:
@@ -97,12 +97,13 @@ def grid_encode(
 class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, params: Tensor, shape: MlpShape, aux: Tensor | None, index: Tensor | None
+        ctx: Any, x: Tensor, params: Tensor, shape: MlpShape, aux: Tensor | None, index: Tensor | None, keep: bool
     ) -> Tensor:
         out = x.new_empty(len(x), shape.dims[-1])
-        mlp_spec(shape).forward(x, params.detach(), aux, index, out)
+        tape = native.core().Tape() if keep else None
+        mlp_spec(shape).forward(x, params.detach(), aux, index, out, tape)
         ctx.save_for_backward(x, params, aux, index)
-        ctx.shape = shape
+        ctx.shape, ctx.tape = shape, tape
         return out
 
     @staticmethod
@@ -111,8 +112,8 @@ class _Mlp(torch.autograd.Function):
         x, params, aux, index = ctx.saved_tensors
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_params = torch.empty_like(params)
-        mlp_spec(ctx.shape).backward(x, params.detach(), aux, index, d_out.contiguous(), d_x, d_params)
-        return d_x, d_params, None, None, None
+        mlp_spec(ctx.shape).backward(x, params.detach(), aux, index, ctx.tape, d_out.contiguous(), d_x, d_params)
+        return d_x, d_params, None, None, None, None
 
 
 def mlp(
@@ -126,7 +127,8 @@ def mlp(
     if not is_native(x, params):
         return reference.mlp(x, params, shape, aux, index)
     aux = None if aux is None else aux.detach().contiguous()
-    return _Mlp.apply(x.contiguous(), params, shape, aux, None if index is None else index.contiguous())
+    index = None if index is None else index.contiguous()
+    return _Mlp.apply(x.contiguous(), params, shape, aux, index, torch.is_grad_enabled())
 
 
 def harmonics(d: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N K"]:
@@ -242,6 +244,91 @@ def composite(
     if not is_native(sigma, rgb, t0, t1):
         return reference.composite(sigma, rgb, t0, t1, offsets)
     return _Composite.apply(sigma.contiguous(), rgb.contiguous(), t0, t1, offsets)
+
+
+class RadianceModel(NamedTuple):
+    """A radiance field that the native core renders in one pass: a 3-D grid and two perceptrons."""
+
+    grid: GridShape
+    density: MlpShape
+    """From features to a latent vector, whose first value is log density."""
+    color: MlpShape
+    """From the latent vector and the direction's harmonics to rgb."""
+    harmonics_degree: int
+
+
+class RayBatch(NamedTuple):
+    """N rays in unit-cube coordinates, and where they may stop."""
+
+    origins: Float[Tensor, "N 3"]
+    directions: Float[Tensor, "N 3"]
+    jitter: Float[Tensor, " N"] | None
+    """In steps; half a step where None."""
+    occupancy: Int[Tensor, " W"]
+
+
+class _Render(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        table: Tensor,
+        density: Tensor,
+        color: Tensor,
+        model: RadianceModel,
+        rays: RayBatch,
+        how: tuple[Any, ...],
+        tape: Any,
+        into: TableGradient | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(rays.origins)
+        out = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
+        native.core().render(*_Render.weights(model, table, density, color), *rays, *how, *out, tape)
+        ctx.save_for_backward(table, density, color, rays.directions, *out)
+        ctx.model, ctx.tape, ctx.into = model, tape, into
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_out: Tensor) -> tuple[Tensor | None, ...]:
+        table, density, color, directions, *out = ctx.saved_tensors
+        into: TableGradient | None = ctx.into
+        d_table = torch.zeros_like(table) if into is None else None
+        gathered, touched = (d_table, None) if into is None else (into.gradient, into.touched)
+        d_density, d_color = torch.empty_like(density), torch.empty_like(color)
+        native.core().render_backward(
+            *_Render.weights(ctx.model, table, density, color), directions, ctx.tape, *out,
+            *(d.contiguous() for d in d_out), gathered, touched, d_density, d_color,
+        )  # fmt: skip
+        return d_table, d_density, d_color, None, None, None, None, None
+
+    @staticmethod
+    def weights(model: RadianceModel, table: Tensor, density: Tensor, color: Tensor) -> tuple[Any, ...]:
+        return (
+            grid_spec(model.grid), table.detach(), mlp_spec(model.density), density.detach(),
+            mlp_spec(model.color), color.detach(), model.harmonics_degree,
+        )  # fmt: skip
+
+
+def render(
+    model: RadianceModel,
+    weights: tuple[Float[Tensor, "E F"], Float[Tensor, " D"], Float[Tensor, " C"]],
+    rays: RayBatch,
+    shape: MarchShape,
+    min_transmittance: float,
+    into: TableGradient | None = None,
+) -> tuple[tuple[Float[Tensor, "N 3"], Float[Tensor, " N"], Float[Tensor, " N"]], int]:
+    """March, evaluate and composite in one pass, up to where a ray is opaque: (rgb, opacity, depth), and how many samples.
+
+    `weights` are the grid's table and the parameters of the two networks; they get gradients, once, as in `grid_encode`.
+    """
+    how = *march_arguments(shape), min_transmittance
+    if not torch.is_grad_enabled():
+        n, table = len(rays.origins), weights[0]
+        out = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
+        return out, native.core().render(*_Render.weights(model, *weights), *rays, *how, *out, None)
+    tape = native.core().RadianceTape()
+    out = _Render.apply(*weights, model, rays, how, tape, into)
+    return out, tape.n_samples
 
 
 def adam_touched(

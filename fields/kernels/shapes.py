@@ -11,6 +11,7 @@ ALIGNMENT = 16
 """Levels of a table start at multiples of this many entries; the optimiser's marks of what was touched need it."""
 
 Activation = Literal["identity", "relu", "silu", "sine", "sigmoid", "exp"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class MlpShape:
     activation: Activation
     output_activation: Activation
     bias: bool
+    precision: Precision = "float32"
+    """Of the factors in matrix products; sums are float32. Where a processor has no bfloat16, they are float32 too."""
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fields.encodings.grid import GridEncoding
 from fields.field import Field, RadianceField
-from fields.kernels import native, ops, reference
+from fields.kernels import ops, reference
 from fields.kernels.shapes import MarchShape
 from fields.networks.mlp import Perceptron
 from scenes.cameras import Cameras
@@ -54,29 +54,25 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
     """Differentiable rendering; with a generator, each ray's steps are shifted at random."""
     origins, directions = unit_rays(field, rays)
     jitter = None if generator is None else torch.rand(len(rays), generator=generator).to(origins.device)
-    s = _visible_samples(field, origins, directions, jitter)
+    if is_fused(field) and not origins.requires_grad and not directions.requires_grad:
+        out, n_samples = _fused(field, origins, directions, jitter)
+        return _finish(field, rays, *out, n_samples)
+    s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
     latent = field.latent(s.x)
     sigma = reference.activate("exp", latent[:, 0])
     rgb = field.color(latent, directions, s.ray)
     return _finish(field, rays, *ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0))
 
 
-def _visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
-    """Samples in occupied cells; where the native core knows the architecture, only up to where a ray is opaque, since
-    what lies behind has no weight and gets no gradient."""
-    shape = march_shape(field)
-    if not is_fused(field):
-        return ops.march(origins, directions, jitter, field.occupancy.bits, shape)
-    encoding, density = field.encoding, field.density_network
+def _fused(
+    field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None
+) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    encoding, density, color = field.encoding, field.density_network, field.color_network
     assert isinstance(encoding, GridEncoding)
-    grid = ops.grid_spec(encoding.shape), encoding.table.detach()
-    batch = origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits
-    how = *ops.march_arguments(shape), MIN_TRANSMITTANCE
-    return ops.Samples(*native.core().march_visible(*grid, *_native(density), *batch, *how))
-
-
-def _native(network: Perceptron) -> tuple[object, Tensor]:
-    return ops.mlp_spec(network.shape), network.params.detach()
+    model = ops.RadianceModel(encoding.shape, density.shape, color.shape, field.harmonics_degree)
+    weights = encoding.table, density.params, color.params
+    rays = ops.RayBatch(origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits)
+    return ops.render(model, weights, rays, march_shape(field), MIN_TRANSMITTANCE, encoding.gathered)
 
 
 def _finish(field: RadianceField, rays: Rays, rgb: Tensor, opacity: Tensor, depth: Tensor, n_samples: int) -> Rendering:
@@ -108,16 +104,7 @@ def look(field: RadianceField, rays: Rays) -> Rendering:
             torch.cat([p.depth for p in parts]),
             sum(p.n_samples for p in parts),
         )
-    encoding, density, color = field.encoding, field.density_network, field.color_network
-    assert isinstance(encoding, GridEncoding)
-    origins, directions = unit_rays(field, rays)
-    n = len(rays)
-    grid = ops.grid_spec(encoding.shape), encoding.table.detach()
-    networks = *_native(density), *_native(color), field.harmonics_degree
-    batch = origins.contiguous(), directions.contiguous(), None, field.occupancy.bits
-    out = torch.empty(n, 3), torch.empty(n), torch.empty(n)
-    how = *ops.march_arguments(march_shape(field)), MIN_TRANSMITTANCE
-    n_samples = native.core().render(*grid, *networks, *batch, *how, *out)
+    out, n_samples = _fused(field, *unit_rays(field, rays), None)
     return _finish(field, rays, *out, n_samples)
 
 

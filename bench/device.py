@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fields.kernels import cuda, ops, reference
 from fields.kernels.cuda import Core
-from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
+from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape, grid_shape
 
 GPU = torch.device("cuda", 0)
 PRESET = grid_shape(3, 8, 4, 16, 1024, 2**17)
@@ -86,9 +86,11 @@ def check_grid(report: Report, core: Core, g: torch.Generator) -> None:
         x[:1000] = (x[0] + 1e-4 * x[:1000]).clamp(0, 1)
         d_out, out = normal(g, 5000, shape.width), torch.empty(5000, shape.width, device=GPU)
         d_table, d_x = torch.zeros_like(table), torch.empty_like(x)
+        touched = torch.zeros(len(table) // ALIGNMENT, dtype=torch.uint8, device=GPU)
         spec = grid_spec(core, shape)
         spec.forward(x, table, out)
-        spec.backward(x, table, d_out, d_table, d_x)
+        spec.backward(x, table, d_out, d_table, touched, d_x)
+        report.bad += not torch.equal(touched.bool(), (d_table != 0).view(len(touched), -1).any(1))
         wide = x.double().requires_grad_(), table.double().requires_grad_()
         expected = reference.grid_encode(*wide, shape)
         expected.backward(d_out.double())
@@ -248,12 +250,12 @@ def time_grid(g: torch.Generator, n: int) -> None:
             out, d_out = torch.empty(n, shape.width, device=GPU), normal(g, n, shape.width)
             d_table, d_x = torch.zeros_like(table), torch.empty_like(x)
             forward = milliseconds(lambda x=x, o=out, s=spec, t=table: s.forward(x, t, o))
-            slope = milliseconds(lambda x=x, d=d_out, dx=d_x, s=spec, t=table: s.backward(x, t, d, None, dx))
+            slope = milliseconds(lambda x=x, d=d_out, dx=d_x, s=spec, t=table: s.backward(x, t, d, None, None, dx))
             print(f"  grid {name:<14} {n} {order:<11} forward {forward:7.3f} ms, d_x {slope:7.3f} ms")
             scatter = []
             for resolution in (0, 32, 128, 512, 4096):
                 spec.shared_resolution = resolution
-                ms = milliseconds(lambda x=x, d=d_out, dt=d_table, s=spec, t=table: s.backward(x, t, d, dt, None))
+                ms = milliseconds(lambda x=x, d=d_out, dt=d_table, s=spec, t=table: s.backward(x, t, d, dt, None, None))
                 scatter.append(f"{resolution}: {ms:.3f}")
             print(f"    d_table, warps sum first up to this resolution: {', '.join(scatter)} ms")
 

@@ -102,10 +102,10 @@ def launches() -> list[Launch]:
         return torch.zeros(shape, dtype=dtype)
 
     for dim, features in ((3, 2), (3, 4), (4, 8)):
-        spec = core.GridSpec(dim, features, [(6**dim, 6, 0, 4.0)])
+        spec = core.GridSpec(dim, features, [(6**dim // 16 * 16 + 16, 6, 0, 4.0)])
         x, table, out = zeros(4, dim), zeros(spec.entries, features), zeros(4, features)
         spec.forward(x, table, out)
-        spec.backward(x, table, out, table, x)
+        spec.backward(x, table, out, table, None, x)
     for of, dims, kinds in (
         (core, (32, 64, 64, 4), (1, 0)),
         (half, (32, 64, 64, 4), (1, 0)),
@@ -126,8 +126,10 @@ def launches() -> list[Launch]:
     core.composite_forward(offsets, numbers, *rays, *rays)
     core.composite_backward(offsets, numbers, *rays, *rays, *rays, numbers, points)
     core.adam(numbers, numbers, numbers, numbers, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, True)
+    table, marks = zeros(16, 4), zeros(1, dtype=torch.uint8)
+    core.adam_touched(table, table, marks, table, table, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1)
     for of in (core, half):
-        grid = of.GridSpec(3, 4, [(6**3, 6, 0, 4.0)] * 8)
+        grid = of.GridSpec(3, 4, [(224, 6, 0, 4.0)] * 8)
         density, color = of.MlpSpec((32, 64, 16), 1, 0, False), of.MlpSpec((32, 64, 64, 3), 1, 4, False)
         networks = zeros(grid.entries, 4), density, zeros(density.size)
         of.render(grid, *networks, color, zeros(color.size), 4, points, points, None, bits, *steps, 0.1, *rays)

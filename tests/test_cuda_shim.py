@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fields.kernels import cuda, ops, reference
 from fields.kernels.cuda import Core
-from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
+from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape, grid_shape
 
 GRIDS = [
     grid_shape(2, 2, 1, 3, 20, 2**6),
@@ -77,9 +77,11 @@ def run_grid(core: Core, shape: GridShape, n: int) -> None:
     x = x.clamp(0, 1)
     table, d_out = torch.randn(shape.entries, shape.features, generator=g), torch.randn(n, shape.width, generator=g)
     out, d_table, d_x = torch.empty_like(d_out), torch.zeros_like(table), torch.empty_like(x)
+    touched = torch.zeros(len(table) // ALIGNMENT, dtype=torch.uint8)
     spec = grid_spec(core, shape)
     spec.forward(x, table, out)
-    spec.backward(x, table, d_out, d_table, d_x)
+    spec.backward(x, table, d_out, d_table, touched, d_x)
+    EXACT.check(touched.bool(), (d_table != 0).view(len(touched), -1).any(1))
     wide = x.double().requires_grad_(), table.double().requires_grad_()
     expected = reference.grid_encode(*wide, shape)
     expected.backward(d_out.double())
@@ -233,6 +235,21 @@ def test_adam(shim: Shim, skip_zero: bool, generator: torch.Generator) -> None:
         reference.adam(wide[0], grad.double(), (wide[1], wide[2]), 1e-2, (0.9, 0.99), 1e-15, step, skip_zero)
     for got, want in zip(state, wide, strict=True):
         GRADIENTS.check(got, want)
+
+
+def test_adam_touched(shim: Shim, generator: torch.Generator) -> None:
+    """Marked blocks as `adam` with zeros skipped, the rest not at all; gradients and marks are cleared."""
+    marks = torch.tensor([1, 0, 1] + 50 * [0] + 17 * [1], dtype=torch.uint8)
+    state = [torch.randn(len(marks) * ALIGNMENT, 2, generator=generator) for _ in range(3)]
+    state[2].abs_()
+    grad = torch.randn(state[0].shape, generator=generator) * (torch.rand(state[0].shape, generator=generator) < 0.5)
+    grad *= marks.repeat_interleave(ALIGNMENT)[:, None]
+    wide = [x.double() for x in state]
+    reference.adam(wide[0], grad.double(), (wide[1], wide[2]), 1e-2, (0.9, 0.99), 1e-15, 3, skip_zero=True)
+    core_of(shim).adam_touched(state[0], grad, marks, *state[1:], 1e-2, 0.9, 0.99, 1e-15, 1 - 0.9**3, 1 - 0.99**3)
+    for got, want in zip(state, wide, strict=True):
+        GRADIENTS.check(got, want)
+    assert not bool(grad.any()) and not bool(marks.any())
 
 
 @dataclass

@@ -245,9 +245,10 @@ NB_MODULE(FIELDFIT_MODULE, m) {
         expect_shape(out, x.shape(0), mlp.dims[mlp.layers], "out");
         nb::gil_scoped_release release;
         mlp_forward(mlp, in, out.data(), tape);
-      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("out"), nb::arg("tape").none())
+      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("out"), nb::arg("tape") = nb::none())
       .def("backward", [](const MlpSpec& spec, const Mat& x, const Vec& params, const std::optional<Mat>& aux,
-                          const std::optional<IntVec>& index, const Tape* tape, const Mat& d_out, const std::optional<Mat>& d_x, const Vec& d_params) {
+                          const std::optional<IntVec>& index, const Mat& d_out, const std::optional<Mat>& d_x, const Vec& d_params,
+                          const Tape* tape) {
         Mlp mlp = spec.view(params);
         MlpInput in = spec.input(x, aux, index);
         expect_shape(d_out, x.shape(0), mlp.dims[mlp.layers], "d_out");
@@ -255,8 +256,8 @@ NB_MODULE(FIELDFIT_MODULE, m) {
         expect_size(d_params.shape(0), spec.size, "d_params");
         nb::gil_scoped_release release;
         mlp_backward(mlp, in, tape, d_out.data(), d_x ? d_x->data() : nullptr, d_params.data());
-      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("tape").none(), nb::arg("d_out"),
-         nb::arg("d_x").none(), nb::arg("d_params"));
+      }, nb::arg("x"), nb::arg("params"), nb::arg("aux").none(), nb::arg("index").none(), nb::arg("d_out"),
+         nb::arg("d_x").none(), nb::arg("d_params"), nb::arg("tape") = nb::none());
 
   m.def("harmonics", [](int degree, const Mat& d, const Mat& out) {
     expect(degree >= 1 && degree <= 4, "harmonics have degree 1 to 4");
@@ -362,7 +363,7 @@ NB_MODULE(FIELDFIT_MODULE, m) {
   }, nb::arg("grid"), nb::arg("table"), nb::arg("density"), nb::arg("density_params"), nb::arg("color"), nb::arg("color_params"),
      nb::arg("harmonics_degree"), nb::arg("origins"), nb::arg("directions"), nb::arg("jitter").none(), nb::arg("occupancy"),
      nb::arg("resolution"), nb::arg("contracted"), nb::arg("near"), nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"),
-     nb::arg("min_transmittance"), nb::arg("rgb"), nb::arg("opacity"), nb::arg("depth"), nb::arg("tape").none());
+     nb::arg("min_transmittance"), nb::arg("rgb"), nb::arg("opacity"), nb::arg("depth"), nb::arg("tape") = nb::none());
 
   m.def("render_backward", [](const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params,
                               const MlpSpec& color, const Vec& color_params, int harmonics_degree, const Mat& directions,

@@ -23,12 +23,12 @@ grid_forward(int n, const __grid_constant__ GridLevels levels, const float* x, c
   store_features<FF_FEATURES>(out + (static_cast<int64_t>(i) * levels.n + l) * FF_FEATURES, features);
 }
 
-// Adds to d_table. Levels of up to `shared_resolution` vertices per axis are those where neighbouring samples meet in a
+// Adds to d_table, and marks what it touches in `touched`, unless that is null. Levels of up to `shared_resolution` vertices per axis are those where neighbouring samples meet in a
 // vertex, so that a warp sums first. The order of additions is the hardware's: sums differ in their last bits from run
 // to run.
 FF_KERNEL(256, FF_DIM == 4 ? 2 : 4)
 grid_backward_table(int n, const __grid_constant__ GridLevels levels, const float* x, const float* d_out,
-                    float* d_table, int shared_resolution) {
+                    float* d_table, uint8_t* touched, int shared_resolution) {
   int i = thread_index();
   int l = static_cast<int>(blockIdx.y);
   bool active = i < n;
@@ -44,12 +44,14 @@ grid_backward_table(int n, const __grid_constant__ GridLevels levels, const floa
   for (int c = 0; c < (1 << FF_DIM); ++c) {
     float v[FF_FEATURES];
     for (int f = 0; f < FF_FEATURES; ++f) v[f] = d[f] * weight[c];
-    float* to = d_table + (static_cast<int64_t>(level.offset) + entry[c]) * FF_FEATURES;
+    int64_t at = static_cast<int64_t>(level.offset) + entry[c];
+    bool adds = active;
     if (meet) {
-      warp_atomic_add<FF_FEATURES>(to, entry[c], active, v);
+      adds = warp_atomic_add<FF_FEATURES>(d_table + at * FF_FEATURES, entry[c], active, v);
     } else if (active) {
-      atomic_add<FF_FEATURES>(to, v);
+      atomic_add<FF_FEATURES>(d_table + at * FF_FEATURES, v);
     }
+    if (adds && touched) set_mark(touched + at / kTouchedEntries);
   }
 }
 

@@ -6,6 +6,7 @@
 namespace fieldfit {
 
 constexpr int kMaxLevels = 32;
+constexpr int kTouchedEntries = 16;  // table entries that share a mark; levels start at multiples of it
 
 struct GridLevels {
   int n;

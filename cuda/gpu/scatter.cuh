@@ -21,9 +21,19 @@ FF_LANE void atomic_add(float* to, const float* v) {
 #endif
 }
 
+// Sets a mark that other threads may set, and none clears, at the same time.
+FF_LANE void set_mark(uint8_t* at) {
+#if defined(FF_SHIM)
+  __atomic_store_n(at, uint8_t{1}, __ATOMIC_RELAXED);
+#else
+  if (*at == 0) *at = 1;  // most are set already, and a look is cheaper than a store
+#endif
+}
+
 // The lanes of a warp that add to the same entry sum among themselves, in log2(lanes) rounds, and one of them adds.
+// Returns whether it was this one.
 template <int F>
-FF_LANE void warp_atomic_add(float* to, uint32_t entry, bool active, float* v) {
+FF_LANE bool warp_atomic_add(float* to, uint32_t entry, bool active, float* v) {
   unsigned lane = static_cast<unsigned>(lane_index());
   unsigned peers = __match_any_sync(kFullWarp, active ? entry : 0xffffffffu);
   bool first = (peers & ((1u << lane) - 1u)) == 0u;
@@ -39,6 +49,7 @@ FF_LANE void warp_atomic_add(float* to, uint32_t entry, bool active, float* v) {
     rank >>= 1;
   }
   if (first && active) atomic_add<F>(to, v);
+  return first && active;
 }
 
 }  // namespace fieldfit

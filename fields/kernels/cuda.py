@@ -28,6 +28,7 @@ from fields.kernels.cuda_grid import GridSpec
 from fields.kernels.cuda_mlp import MlpSpec
 from fields.kernels.cuda_render import launch
 from fields.kernels.nvrtc import Argument, Program
+from fields.kernels.shapes import ALIGNMENT
 
 
 class Core:
@@ -115,6 +116,19 @@ class Core:
         n, skip_zero = len(param), int(rule[6])
         arguments = AdamRule(*rule[:6]), skip_zero, n, param, grad, moment1, moment2
         self._each(param, "adam.cu", "adam", n, arguments)
+
+    def adam_touched(
+        self, param: Tensor, grad: Tensor, touched: Tensor, moment1: Tensor, moment2: Tensor, *rule: int | float
+    ) -> None:
+        """`adam` on the marked blocks of a table where the gradient is not zero; clears gradient and marks."""
+        entries, features = param.shape
+        for name, tensor in (("param", param), ("grad", grad), ("moment1", moment1), ("moment2", moment2)):
+            expect_tensor(name, tensor, (entries, features))
+        n = entries // ALIGNMENT
+        expect(entries % ALIGNMENT == 0, f"a table is a multiple of {ALIGNMENT} entries")
+        expect_tensor("touched", touched, (n,), torch.uint8)
+        arguments = AdamRule(*rule), ALIGNMENT * features, n, touched, param, grad, moment1, moment2
+        self._each(param, "adam.cu", "adam_touched", n, arguments)
 
     def march_visible(
         self,

@@ -66,14 +66,17 @@ def expect(condition: bool, what: str) -> None:
 
 
 def expect_tensor(name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
-    """Raise ValueError unless a tensor is contiguous and of this shape and type, and rows can be read as vectors."""
-    expect(
-        t.shape == torch.Size(shape) and t.dtype == dtype and t.is_contiguous(),
-        f"{name} must be contiguous {dtype} {list(shape)}, got {t.dtype} {list(t.shape)}",
-    )
-    row = t.shape[-1] * t.element_size() if t.ndim == 2 else 4
-    expect(t.data_ptr() % (row & -row if row & 15 else 16) == 0, f"{name} begins in the middle of a row's vectors")
-    expect(t.ndim == 0 or t.shape[0] < 2**31, f"{name} has too many rows")
+    """Raise ValueError unless a tensor is contiguous and of this shape and type, and rows can be read as vectors.
+
+    Called for every array of every launch: messages are written only when they are needed.
+    """
+    if t.shape != tuple(shape) or t.dtype != dtype or not t.is_contiguous():
+        expect(False, f"{name} must be contiguous {dtype} {list(shape)}, got {t.dtype} {list(t.shape)}")
+    row = shape[-1] * t.element_size() if len(shape) == 2 else 4
+    if t.data_ptr() % (row & -row if row & 15 else 16) != 0:
+        expect(False, f"{name} begins in the middle of a row's vectors")
+    if shape and shape[0] >= 2**31:
+        expect(False, f"{name} has too many rows")
 
 
 def blocks(n: int, threads: int) -> int:

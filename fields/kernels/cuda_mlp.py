@@ -71,10 +71,12 @@ class MlpSpec:
         activation: int,
         output_activation: int,
         bias: bool,
+        bfloat16: bool = False,
     ) -> None:
+        """With `half` or `bfloat16`, factors of products are 16-bit floats: halves, whose rounding is the finer one."""
         expect(2 <= len(dims) <= MAX_LAYERS + 1, f"a perceptron has 1 to {MAX_LAYERS} layers")
         expect(min(dims) > 0, "a layer has at least one value")
-        self.machine_of, self.dims, self.half = machine_of, tuple(dims), half
+        self.machine_of, self.dims, self.half = machine_of, tuple(dims), half or bfloat16
         self.activation, self.output_activation, self.bias = activation, output_activation, bias
         padded = (ctypes.c_int32 * (MAX_LAYERS + 1))(*dims)
         self.layers = MlpLayers(len(dims) - 1, padded, activation, output_activation, int(bias))

@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -196,6 +196,7 @@ class Driver:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.functions = library
+        self._found: dict[str, Callable[..., int]] = {}  # the library looks for a name anew each time it is asked
         version = ctypes.c_int()
         self.call("cuInit", 0)
         self.call("cuDriverGetVersion", ctypes.byref(version))
@@ -221,7 +222,10 @@ class Driver:
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a function of the driver; raise what it reports."""
-        status = self.functions[name](*arguments)
+        function = self._found.get(name)
+        if function is None:
+            function = self._found[name] = self.functions[name]
+        status = function(*arguments)
         if status != 0:
             text = ctypes.c_char_p()
             self.functions.cuGetErrorString(status, ctypes.byref(text))
@@ -234,7 +238,7 @@ class Gpu:
     side = 16
 
     def __init__(self, index: int) -> None:
-        self.index = index
+        self.device = torch.device("cuda", index)
         self.driver = Driver.load()
         device, self.context = ctypes.c_int(), ctypes.c_void_p()
         torch.cuda.init()
@@ -268,30 +272,37 @@ class Gpu:
         shared: int,
         arguments: Sequence[Argument],
     ) -> None:
-        """Run a kernel in the order of torch's current stream on this GPU."""
-        stream = ctypes.c_void_p(torch.cuda.current_stream(self.index).cuda_stream)
+        """Run a kernel in the order of torch's current stream on this GPU. Every array has to lie there."""
+        stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
+        for argument in arguments:
+            if isinstance(argument, Tensor) and argument.device != self.device:
+                raise ValueError(f"{kernel} runs on {self.device}, and was given an array on {argument.device}")
         values = [as_value(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
-        self.driver.call("cuCtxPushCurrent_v2", self.context)
+        call, current = self.driver.call, ctypes.c_void_p()
+        call("cuCtxGetCurrent", ctypes.byref(current))
+        elsewhere = current.value != self.context.value
+        if elsewhere:
+            call("cuCtxPushCurrent_v2", self.context)
         try:
             function = self._kernel(program, kernel)
             if shared > SHARED_WITHOUT_ASKING:
-                self.driver.call("cuFuncSetAttribute", function, 8, shared)
-            shape = *grid, 1, threads, 1, 1, shared
-            self.driver.call("cuLaunchKernel", function, *shape, stream, pointers, None)
+                call("cuFuncSetAttribute", function, 8, shared)
+            call("cuLaunchKernel", function, *grid, 1, threads, 1, 1, shared, stream, pointers, None)
         finally:
-            self.driver.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+            if elsewhere:
+                call("cuCtxPopCurrent_v2", ctypes.byref(current))
 
 
 def as_value(argument: Argument) -> ctypes._SimpleCData | ctypes.Structure:
     """An argument as it lies in a kernel's parameters."""
+    if isinstance(argument, int):
+        return ctypes.c_int32(argument)
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     if argument is None:
         return ctypes.c_void_p(None)
-    if isinstance(argument, ctypes.Structure):
-        return argument
-    return ctypes.c_int32(argument) if isinstance(argument, int) else ctypes.c_float(argument)
+    return argument if isinstance(argument, ctypes.Structure) else ctypes.c_float(argument)
 
 
 def _bus(index: int) -> str:
@@ -307,6 +318,12 @@ def gpu(index: int) -> Gpu:
 
 
 def machine_of(tensor: Tensor) -> Machine:
-    """The GPU that a tensor lies on."""
-    assert tensor.device.index is not None
+    """The GPU that a tensor lies on.
+
+    Raises:
+        ValueError: the tensor lies elsewhere.
+        InputError: the driver is missing or too old.
+    """
+    if tensor.device.type != "cuda":
+        raise ValueError(f"the CUDA kernels take tensors on a GPU, got one on {tensor.device}")
     return gpu(tensor.device.index)

@@ -1,7 +1,8 @@
 """The operations that fields are made of, differentiable, and the one place that chooses what computes them.
 
-float32 tensors on a CPU go to the native core; everything else (other precisions and devices) to the torch reference.
-Gradients of gradients: the native operations define none, and say so; `fields.kernels.reference` has them.
+float32 tensors go to a core: on a CPU to the native one, on an NVIDIA GPU to the CUDA kernels. Everything else (other
+precisions and devices) goes to the torch reference.
+Gradients of gradients: the cores' operations define none, and say so; `fields.kernels.reference` has them.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -10,6 +11,7 @@ Gradients of gradients: the native operations define none, and say so; `fields.k
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,29 +19,59 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fields.kernels import native, reference
+from fields.kernels import cuda, native, reference
 from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "sine": 3, "sigmoid": 4, "exp": 5}
 
 
 def is_native(*tensors: Tensor) -> bool:
-    """Whether the native core takes these tensors."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    """Whether a core takes these tensors."""
+    return all(t.dtype == torch.float32 and t.device.type in ("cpu", "cuda") for t in tensors)
+
+
+def core_for(*tensors: Tensor | None) -> Any:
+    """The core of the machine that all of the tensors lie on.
+
+    Raises:
+        ValueError: they lie on several devices.
+        InputError: they lie on a GPU, and its driver or NVRTC is missing or too old.
+        ImportError: they lie on a CPU, and the native core is not built.
+    """
+    return _core(_device_type(tensors))
+
+
+def grid_spec(shape: GridShape, *tensors: Tensor) -> Any:
+    """A grid as the core of these tensors takes it."""
+    return _grid_spec(shape, _device_type(tensors))
+
+
+def mlp_spec(shape: MlpShape, *tensors: Tensor | None) -> Any:
+    """A perceptron as the core of these tensors takes it."""
+    return _mlp_spec(shape, _device_type(tensors))
+
+
+def _device_type(tensors: Sequence[Tensor | None]) -> str:
+    devices = {t.device for t in tensors if t is not None}
+    if len(devices) != 1:
+        raise ValueError(f"expected tensors on one device, got {' and '.join(sorted(map(str, devices))) or 'none'}")
+    return devices.pop().type
+
+
+def _core(device_type: str) -> Any:
+    return cuda.core() if device_type == "cuda" else native.core()
 
 
 @functools.cache
-def grid_spec(shape: GridShape) -> Any:
-    """The native core's description of a grid."""
+def _grid_spec(shape: GridShape, device_type: str) -> Any:
     levels = [(level.entries, level.resolution, int(level.hashed), level.scale) for level in shape.levels]
-    return native.core().GridSpec(shape.dim, shape.features, levels)
+    return _core(device_type).GridSpec(shape.dim, shape.features, levels)
 
 
 @functools.cache
-def mlp_spec(shape: MlpShape) -> Any:
-    """The native core's description of a perceptron."""
+def _mlp_spec(shape: MlpShape, device_type: str) -> Any:
     kinds = ACTIVATIONS[shape.activation], ACTIVATIONS[shape.output_activation]
-    return native.core().MlpSpec(list(shape.dims), *kinds, shape.bias, shape.precision == "bfloat16")
+    return _core(device_type).MlpSpec(list(shape.dims), *kinds, shape.bias, shape.precision == "bfloat16")
 
 
 class TableGradient:
@@ -50,7 +82,7 @@ class TableGradient:
 
     def __init__(self, table: Float[Tensor, "E F"]) -> None:
         self.gradient = torch.zeros_like(table, requires_grad=False)
-        self.touched = torch.zeros(len(table) // ALIGNMENT, dtype=torch.uint8)
+        self.touched = torch.zeros(len(table) // ALIGNMENT, dtype=torch.uint8, device=table.device)
 
     def clear(self) -> None:
         """Forget what was gathered."""
@@ -62,7 +94,7 @@ class _Grid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, shape: GridShape, into: TableGradient | None) -> Tensor:
         out = x.new_empty(len(x), shape.width)
-        grid_spec(shape).forward(x, table.detach(), out)
+        grid_spec(shape, x, table).forward(x, table.detach(), out)
         ctx.save_for_backward(x, table)
         ctx.shape, ctx.into = shape, into
         return out
@@ -78,7 +110,7 @@ class _Grid(torch.autograd.Function):
         else:
             gathered = d_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
             touched = None
-        grid_spec(ctx.shape).backward(x, table.detach(), d_out.contiguous(), gathered, touched, d_x)
+        grid_spec(ctx.shape, x).backward(x, table.detach(), d_out.contiguous(), gathered, touched, d_x)
         return d_x, d_table, None, None
 
 
@@ -100,8 +132,8 @@ class _Mlp(torch.autograd.Function):
         ctx: Any, x: Tensor, params: Tensor, shape: MlpShape, aux: Tensor | None, index: Tensor | None, keep: bool
     ) -> Tensor:
         out = x.new_empty(len(x), shape.dims[-1])
-        tape = native.core().Tape() if keep else None
-        mlp_spec(shape).forward(x, params.detach(), aux, index, out, tape)
+        tape = (native.core().Tape(),) if keep and x.device.type == "cpu" else ()
+        mlp_spec(shape, x, params, aux, index).forward(x, params.detach(), aux, index, out, *tape)
         ctx.save_for_backward(x, params, aux, index)
         ctx.shape, ctx.tape = shape, tape
         return out
@@ -112,7 +144,7 @@ class _Mlp(torch.autograd.Function):
         x, params, aux, index = ctx.saved_tensors
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_params = torch.empty_like(params)
-        mlp_spec(ctx.shape).backward(x, params.detach(), aux, index, ctx.tape, d_out.contiguous(), d_x, d_params)
+        mlp_spec(ctx.shape, x).backward(x, params.detach(), aux, index, d_out.contiguous(), d_x, d_params, *ctx.tape)
         return d_x, d_params, None, None, None, None
 
 
@@ -136,7 +168,7 @@ def harmonics(d: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N K"]:
     if not is_native(d) or d.requires_grad:
         return reference.harmonics(d, degree)
     out = d.new_empty(len(d), degree * degree)
-    native.core().harmonics(degree, d.contiguous(), out)
+    core_for(d).harmonics(degree, d.contiguous(), out)
     return out
 
 
@@ -144,7 +176,7 @@ class _Frequency(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, n_frequencies: int) -> Tensor:
         out = x.new_empty(len(x), x.shape[1] * n_frequencies * 2)
-        native.core().frequency(n_frequencies, x, out)
+        core_for(x).frequency(n_frequencies, x, out)
         ctx.save_for_backward(x)
         ctx.n_frequencies = n_frequencies
         return out
@@ -154,7 +186,7 @@ class _Frequency(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         d_x = torch.empty_like(x)
-        native.core().frequency_backward(ctx.n_frequencies, x, d_out.contiguous(), d_x)
+        core_for(x).frequency_backward(ctx.n_frequencies, x, d_out.contiguous(), d_x)
         return d_x, None
 
 
@@ -202,11 +234,11 @@ def march(
         occupied = unpack_bits(occupancy, shape.resolution)
         return Samples(*reference.march(origins, directions, jitter, occupied, shape))
     rays = origins.contiguous(), directions.contiguous(), jitter
-    return Samples(*native.core().march(*rays, occupancy, *march_arguments(shape), shape.max_samples))
+    return Samples(*core_for(*rays, occupancy).march(*rays, occupancy, *march_arguments(shape), shape.max_samples))
 
 
 def march_arguments(shape: MarchShape) -> tuple[int, bool, float, float, float, float]:
-    """A march as the native core's arguments."""
+    """A march as a core's arguments."""
     return shape.resolution, shape.contracted, shape.near, shape.far, shape.step, shape.cone_angle
 
 
@@ -217,7 +249,7 @@ class _Composite(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(offsets) - 1
         out = rgb.new_empty(n, 3), rgb.new_empty(n), rgb.new_empty(n)
-        native.core().composite_forward(offsets, sigma.detach(), rgb.detach(), t0, t1, *out)
+        core_for(sigma, rgb, t0, t1, offsets).composite_forward(offsets, sigma.detach(), rgb.detach(), t0, t1, *out)
         ctx.save_for_backward(sigma, rgb, t0, t1, offsets, *out)
         return out
 
@@ -226,7 +258,7 @@ class _Composite(torch.autograd.Function):
     def backward(ctx: Any, d_rgb: Tensor, d_opacity: Tensor, d_depth: Tensor) -> tuple[Tensor | None, ...]:
         sigma, rgb, t0, t1, offsets, *out = ctx.saved_tensors
         d_sigma, d_sample_rgb = torch.empty_like(sigma), torch.empty_like(rgb)
-        native.core().composite_backward(
+        core_for(sigma).composite_backward(
             offsets, sigma.detach(), rgb.detach(), t0, t1, *out,
             d_rgb.contiguous(), d_opacity.contiguous(), d_depth.contiguous(), d_sigma, d_sample_rgb,
         )  # fmt: skip
@@ -277,14 +309,13 @@ class _Render(torch.autograd.Function):
         model: RadianceModel,
         rays: RayBatch,
         how: tuple[Any, ...],
-        tape: Any,
         into: TableGradient | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(rays.origins)
         out = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
-        native.core().render(*_Render.weights(model, table, density, color), *rays, *how, *out, tape)
+        native.core().render(*_Render.weights(model, table, density, color), *rays, *how[:-1], *out, how[-1])
         ctx.save_for_backward(table, density, color, rays.directions, *out)
-        ctx.model, ctx.tape, ctx.into = model, tape, into
+        ctx.model, ctx.tape, ctx.into = model, how[-1], into
         return out
 
     @staticmethod
@@ -299,13 +330,13 @@ class _Render(torch.autograd.Function):
             *_Render.weights(ctx.model, table, density, color), directions, ctx.tape, *out,
             *(d.contiguous() for d in d_out), gathered, touched, d_density, d_color,
         )  # fmt: skip
-        return d_table, d_density, d_color, None, None, None, None, None
+        return d_table, d_density, d_color, None, None, None, None
 
     @staticmethod
     def weights(model: RadianceModel, table: Tensor, density: Tensor, color: Tensor) -> tuple[Any, ...]:
         return (
-            grid_spec(model.grid), table.detach(), mlp_spec(model.density), density.detach(),
-            mlp_spec(model.color), color.detach(), model.harmonics_degree,
+            grid_spec(model.grid, table), table.detach(), mlp_spec(model.density, density), density.detach(),
+            mlp_spec(model.color, color), color.detach(), model.harmonics_degree,
         )  # fmt: skip
 
 
@@ -317,17 +348,19 @@ def render(
     min_transmittance: float,
     into: TableGradient | None = None,
 ) -> tuple[tuple[Float[Tensor, "N 3"], Float[Tensor, " N"], Float[Tensor, " N"]], int]:
-    """March, evaluate and composite in one pass, up to where a ray is opaque: (rgb, opacity, depth), and how many samples.
+    """March, evaluate and composite in one pass, up to where a ray is opaque: ((rgb, opacity, depth), samples).
 
-    `weights` are the grid's table and the parameters of the two networks; they get gradients, once, as in `grid_encode`.
+    `weights` are the grid's table and the parameters of the two networks. On a CPU they get gradients, in one backward
+    pass, as in `grid_encode`; on a GPU there are none.
     """
     how = *march_arguments(shape), min_transmittance
+    core = core_for(*weights, *rays)
     if not torch.is_grad_enabled():
         n, table = len(rays.origins), weights[0]
         out = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
-        return out, native.core().render(*_Render.weights(model, *weights), *rays, *how, *out, None)
-    tape = native.core().RadianceTape()
-    out = _Render.apply(*weights, model, rays, how, tape, into)
+        return out, core.render(*_Render.weights(model, *weights), *rays, *how, *out)
+    tape = core.RadianceTape()
+    out = _Render.apply(*weights, model, rays, (*how, tape), into)
     return out, tape.n_samples
 
 
@@ -343,7 +376,7 @@ def adam_touched(
     """`adam` with `skip_zero` on a table's touched entries, in place; clears what was gathered."""
     correction = 1 - betas[0] ** step, 1 - betas[1] ** step
     tables = param.detach(), gathered.gradient, gathered.touched, *moments
-    native.core().adam_touched(*tables, rate, *betas, eps, *correction)
+    core_for(*tables).adam_touched(*tables, rate, *betas, eps, *correction)
 
 
 def adam(
@@ -362,4 +395,4 @@ def adam(
         return
     correction = 1 - betas[0] ** step, 1 - betas[1] ** step
     flat = param.detach().view(-1), grad.contiguous().view(-1), moments[0].view(-1), moments[1].view(-1)
-    native.core().adam(*flat, rate, *betas, eps, *correction, skip_zero)
+    core_for(*flat).adam(*flat, rate, *betas, eps, *correction, skip_zero)

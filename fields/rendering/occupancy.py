@@ -103,7 +103,7 @@ class Occupancy(nn.Module):
         allowed = ops.unpack_bits(self.allowed, c.resolution).view(-1).nonzero()[:, 0]
         occupied = self.occupied.view(-1).nonzero()[:, 0]
         index = torch.cat([_some(allowed, count // 2, generator), _some(occupied, count // 2, generator)])
-        offset = torch.rand(len(index), 3, generator=generator)
+        offset = torch.rand(len(index), 3, generator=generator, device=generator.device).to(index.device)
         x = self.cells(index, offset)
         visited = torch.cat([sigma(part) for part in x.split(CHUNK)])
         before = self.density[index]
@@ -122,4 +122,4 @@ def _some(cells: Int[Tensor, " N"], count: int, generator: torch.Generator) -> I
     """All cells, or as many at random, with repetition, where they are more than `count`."""
     if len(cells) <= count:
         return cells
-    return cells[torch.randint(len(cells), (count,), generator=generator)]
+    return cells[torch.randint(len(cells), (count,), generator=generator, device=generator.device).to(cells.device)]

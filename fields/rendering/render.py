@@ -53,11 +53,19 @@ def unit_rays(field: RadianceField, rays: Rays) -> tuple[Float[Tensor, "N 3"], F
 def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | None = None) -> Rendering:
     """Differentiable rendering; with a generator, each ray's steps are shifted at random."""
     origins, directions = unit_rays(field, rays)
-    jitter = None if generator is None else torch.rand(len(rays), generator=generator).to(origins.device)
-    if is_fused(field) and not origins.requires_grad and not directions.requires_grad:
+    jitter = None
+    if generator is not None:
+        jitter = torch.rand(len(rays), generator=generator, device=generator.device).to(origins.device)
+    if is_fused(field) and origins.device.type == "cpu" and not origins.requires_grad and not directions.requires_grad:
         out, n_samples = _fused(field, origins, directions, jitter)
         return _finish(field, rays, *out, n_samples)
-    s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
+    return compose_rays(field, rays, jitter)
+
+
+def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] | None = None) -> Rendering:
+    """Differentiable rendering of any field, operation by operation."""
+    origins, directions = unit_rays(field, rays)
+    s = _visible_samples(field, origins, directions, jitter)
     latent = field.latent(s.x)
     sigma = reference.activate("exp", latent[:, 0])
     rgb = field.color(latent, directions, s.ray)
@@ -75,6 +83,21 @@ def _fused(
     return ops.render(model, weights, rays, march_shape(field), MIN_TRANSMITTANCE, encoding.gathered)
 
 
+def _visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
+    """Samples in occupied cells; where a core knows the architecture, only up to where a ray is opaque, since
+    what lies behind has no weight and gets no gradient."""
+    shape = march_shape(field)
+    if not is_fused(field):
+        return ops.march(origins, directions, jitter, field.occupancy.bits, shape)
+    encoding, density = field.encoding, field.density_network
+    assert isinstance(encoding, GridEncoding)
+    grid = ops.grid_spec(encoding.shape, encoding.table), encoding.table.detach()
+    network = ops.mlp_spec(density.shape, density.params), density.params.detach()
+    batch = origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits
+    how = *ops.march_arguments(shape), MIN_TRANSMITTANCE
+    return ops.Samples(*ops.core_for(encoding.table, *batch).march_visible(*grid, *network, *batch, *how))
+
+
 def _finish(field: RadianceField, rays: Rays, rgb: Tensor, opacity: Tensor, depth: Tensor, n_samples: int) -> Rendering:
     background = rays.background if field.background is None else field.background.sigmoid()
     rgb = rgb + (1 - opacity)[:, None] * background
@@ -84,7 +107,7 @@ def _finish(field: RadianceField, rays: Rays, rgb: Tensor, opacity: Tensor, dept
 
 
 def is_fused(field: RadianceField) -> bool:
-    """Whether the native core renders this architecture in one pass."""
+    """Whether a core renders this architecture in one pass."""
     return (
         isinstance(field.encoding, GridEncoding)
         and isinstance(field.density_network, Perceptron)
@@ -111,7 +134,7 @@ def look(field: RadianceField, rays: Rays) -> Rendering:
 def render_view(field: RadianceField, cameras: Cameras, view: int, background: tuple[float, float, float]) -> Rendering:
     """All pixels [H, W] of one camera."""
     rays = cameras.image_rays(view)
-    rays.background = torch.tensor(background).expand(len(rays), 3)
+    rays.background = rays.origins.new_tensor(background).expand(len(rays), 3)
     flat = look(field, rays)
     width, height = (int(v) for v in cameras.size[view])
     rgb = flat.rgb.view(height, width, 3)
@@ -130,7 +153,7 @@ def view_normals(field: RadianceField, cameras: Cameras, view: int, seen: Render
     h = field.box.side / 256
 
     def rise(part: Tensor, axis: int) -> Tensor:
-        offset = h * torch.nn.functional.one_hot(torch.tensor(axis), 3)
+        offset = h * torch.eye(3, device=part.device)[axis]
         ahead, behind = (field.latent(field.from_world(part + o))[:, 0] for o in (offset, -offset))
         return ahead - behind
 
@@ -142,14 +165,18 @@ def view_normals(field: RadianceField, cameras: Cameras, view: int, seen: Render
 
 
 def predictor(field: Field | RadianceField) -> Callable[[Inputs], Tensor]:
-    """The field as `Scene.evaluate` calls it: any number of coordinates or rays, no gradients."""
+    """The field as `Scene.evaluate` calls it: any number of coordinates or rays, no gradients.
+
+    Inputs may lie on any device; results lie where the inputs do.
+    """
+    device = next(field.parameters()).device
 
     @torch.no_grad()
     def predict(inputs: Inputs) -> Tensor:
         if isinstance(field, RadianceField):
             assert isinstance(inputs, Rays)
-            return look(field, inputs).rgb
+            return look(field, inputs.to(device)).rgb.to(inputs.origins.device)
         assert isinstance(inputs, Tensor)
-        return torch.cat([field(x) for x in inputs.split(CHUNK_POINTS)]) if len(inputs) else field(inputs)
+        return torch.cat([field(x.to(device)).to(inputs.device) for x in inputs.split(CHUNK_POINTS)])
 
     return predict

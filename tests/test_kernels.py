@@ -6,12 +6,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from tolerances import EXACT, FINE_GRID, GRADIENTS, VALUES, Tolerance
+from tolerances import EXACT, FINE_GRID, GRADIENTS, HALF_STORAGE, VALUES, Tolerance
 from torch import Tensor
 
 from fields.kernels import native, ops, reference
@@ -47,8 +47,11 @@ def grid_case(dim: int, features: int, hashed: bool, finest: int = 40) -> Case:
     )
 
 
-def mlp_case(dims: tuple[int, ...], activation: str, output: str, bias: bool, aux_dim: int) -> Case:
-    shape = MlpShape(dims, activation, output, bias)  # pyright: ignore[reportArgumentType]
+def mlp_case(
+    dims: tuple[int, ...], activation: str, output: str, bias: bool, aux_dim: int, precision: str = "float32"
+) -> Case:
+    shape = MlpShape(dims, activation, output, bias, precision)  # pyright: ignore[reportArgumentType]
+    computed = shape if native.core().has_bfloat16 else replace(shape, precision="float32")
 
     def inputs(n: int, g: torch.Generator) -> list[Tensor]:
         x = torch.randn(n, dims[0] - aux_dim, generator=g)
@@ -56,13 +59,14 @@ def mlp_case(dims: tuple[int, ...], activation: str, output: str, bias: bool, au
         aux = torch.randn(7, aux_dim, generator=g)
         return [x, params, aux, torch.randint(7, (n,), generator=g, dtype=torch.int32)]
 
-    def call(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(op: Callable[..., Tensor], shape: MlpShape) -> Callable[..., Tensor]:
         if aux_dim == 0:
             return lambda x, params, aux, index: op(x, params, shape)
         return lambda x, params, aux, index: op(x, params, shape, aux, index)
 
-    name = "mlp-" + "-".join([*map(str, dims), activation, output, "bias" if bias else "", f"aux{aux_dim}"])
-    return Case(name, inputs, call(ops.mlp), call(reference.mlp), GRADIENTS)
+    name = "-".join(["mlp", *map(str, dims), activation, output, "bias" if bias else "", f"aux{aux_dim}", precision])
+    tolerance = GRADIENTS if precision == "float32" else HALF_STORAGE
+    return Case(name, inputs, call(ops.mlp, shape), call(reference.mlp, computed), tolerance)
 
 
 def directions(n: int, g: torch.Generator) -> list[Tensor]:
@@ -78,6 +82,10 @@ CASES = [
     mlp_case((1, 1), "relu", "exp", bias=False, aux_dim=0),
     mlp_case((3, 128, 128, 128, 1), "relu", "identity", bias=True, aux_dim=0),
     mlp_case((130, 33, 65), "silu", "relu", bias=False, aux_dim=1),
+    mlp_case((32, 64, 64, 4), "relu", "identity", bias=False, aux_dim=0, precision="bfloat16"),
+    mlp_case((20, 48, 33, 5), "relu", "sigmoid", bias=True, aux_dim=3, precision="bfloat16"),
+    mlp_case((7, 80, 16, 129), "silu", "silu", bias=True, aux_dim=0, precision="bfloat16"),
+    mlp_case((64, 3), "relu", "exp", bias=False, aux_dim=0, precision="bfloat16"),
     *(
         Case(
             f"harmonics-{degree}",

@@ -7,13 +7,25 @@ import math
 import pytest
 import torch
 from tiny_captures import look_at, rig
-from tolerances import GRADIENTS, NORMALS, QUADRATURE, RENDERED
+from tolerances import GRADIENTS, NORMALS, QUADRATURE, RENDERED, RENDERED_GRADIENTS
 
 from fields.encodings import Hash
 from fields.field import MarchConfig, RadianceField, RadianceFieldConfig, initialise
+from fields.kernels import ops, reference
 from fields.networks import MLP
 from fields.rendering.occupancy import Occupancy, OccupancyConfig
-from fields.rendering.render import is_fused, look, render_rays, render_view, view_normals
+from fields.rendering.render import (
+    MIN_TRANSMITTANCE,
+    compose_rays,
+    is_fused,
+    look,
+    march_shape,
+    render_rays,
+    render_view,
+    unit_rays,
+    view_normals,
+    visible_samples,
+)
 from scenes.box import Box
 from scenes.rays import Rays
 
@@ -49,9 +61,50 @@ def test_fused_rendering_agrees_with_the_operations(unbounded: bool, n: int) -> 
     field, rays = lively(unbounded), rays_at(n)
     assert is_fused(field)
     fused = look(field, rays)
-    composed = render_rays(field, rays)
+    composed = compose_rays(field, rays)
     RENDERED.check(fused.rgb, composed.rgb.detach())
     RENDERED.check(fused.opacity, composed.opacity.detach())
+    assert fused.n_samples == composed.n_samples
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+@pytest.mark.parametrize("n", [1, 63, 200])
+def test_gradients_of_the_fused_pass_are_those_of_the_operations_in_double_precision(unbounded: bool, n: int) -> None:
+    """Colour, opacity and depth all pull. The same samples, from the native march: the truth is of the field alone."""
+    field, rays = lively(unbounded), rays_at(n)
+    weights = torch.rand(n, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def gradients(of: RadianceField, colour: torch.Tensor, opacity: torch.Tensor, depth: torch.Tensor) -> list:
+        loss = (torch.cat([colour, opacity[:, None], depth[:, None]], 1) * weights.to(colour.dtype)).sum()
+        networks = of.density_network.params, of.color_network.params
+        return list(torch.autograd.grad(loss, [of.encoding.get_parameter("table"), *networks]))
+
+    origins, directions = unit_rays(field, rays)
+    batch = ops.RayBatch(origins, directions, None, field.occupancy.bits)
+    model = ops.RadianceModel(
+        field.encoding.shape, field.density_network.shape, field.color_network.shape, field.harmonics_degree
+    )
+    table, density, color = field.encoding.table, field.density_network.params, field.color_network.params
+    seen, n_samples = ops.render(model, (table, density, color), batch, march_shape(field), MIN_TRANSMITTANCE)
+
+    s = visible_samples(field, origins, directions, None)
+    assert n_samples == len(s.t0) > 0
+    wide = lively(unbounded).double()
+    latent = wide.latent(s.x.double())
+    colours = wide.color(latent, directions.double(), s.ray)
+    sigma = reference.activate("exp", latent[:, 0])
+    expected = reference.composite(sigma, colours, s.t0.double(), s.t1.double(), s.offsets)
+    for got, truth in zip(gradients(field, *seen), gradients(wide, *expected), strict=True):
+        assert bool((truth != 0).any())
+        RENDERED_GRADIENTS.check(got, truth)
+
+
+def test_a_fused_pass_goes_back_once() -> None:
+    field, rays = lively(), rays_at(20)
+    loss = render_rays(field, rays).rgb.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(ValueError, match="serves one backward pass"):
+        loss.backward()
 
 
 def test_rendering_in_double_precision_is_the_same() -> None:

@@ -65,6 +65,9 @@ FOCUS = Tolerance(5e-2, 0.0, "where optical axes nearly meet, by weights that on
 RENDERED = Tolerance(
     0.0, 5e-3, "rays end at a transmittance of 1e-3, and a step may fall on the other side of a cell's face"
 )
+RENDERED_GRADIENTS = Tolerance(
+    1e-4, 1e-4, "sums over thousands of samples whose terms, depths among them, are of size ten and cancel"
+)
 
 # Surfaces.
 EXPORTED = Tolerance(

@@ -61,7 +61,7 @@ void mlp_backward(const Mlp& mlp, const MlpInput& in, const Tape* tape, const fl
       const float* rows = load_rows(in, begin, n, packed->pad_in(), tile->input);
       char* of_tile = kept ? kept + begin / kTile * step : nullptr;
       if (!kept) tile->forward(rows, n, nullptr);
-      memset(tile->d_out + static_cast<int64_t>(n) * pad_out, 0, sizeof(float) * (round_rows(n) - n) * pad_out);
+      memset(tile->d_out + static_cast<int64_t>(n) * pad_out, 0, sizeof(float) * (cleared_rows(n) - n) * pad_out);
       for (int i = 0; i < n; ++i) memcpy(tile->d_out + i * pad_out, d_out + (begin + i) * width, sizeof(float) * width);
       const float* d = tile->backward(rows, n, of_tile, tile->d_out, *sums, d_x != nullptr);
       if (d_x) unload_rows(d, packed->pad_in(), n, in.x_dim, d_x + begin * in.x_dim);

@@ -1,136 +1,12 @@
 // The perceptron in bfloat16 with sums in float32 (AVX512-BF16): one instruction multiplies pairs of values, along the
 // inputs of a layer in the forward pass, its outputs for d_x, and samples for d_W.
-#include "mlp_tile.h"
+#include "pair_product.h"
 
 namespace fieldfit {
 
 #if defined(__AVX512BF16__)
 
 namespace {
-
-using Half = uint16_t;  // the bits of a bfloat16
-using Pair = uint32_t;  // two of them, the first one low
-
-FF_LANE __m256i narrowed(FloatV x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x); }
-FF_LANE FloatV widened(const Half* p) {
-  __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return (FloatV)_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16);
-}
-FF_LANE void store_half(Half* p, FloatV x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed(x)); }
-FF_LANE __m512bh load_pairs(const void* p) { return (__m512bh)_mm512_loadu_si512(p); }
-
-void narrow_rows(const float* from, int64_t n, Half* to) {
-  for (int64_t i = 0; i < n; i += kLanes) store_half(to + i, load(from + i));
-}
-
-// Pairs of rows: to[i, j] = (from[2 i, j], from[2 i + 1, j]); `width` is a multiple of kLanes, `n` even.
-void pair_rows(const Half* from, int n, int width, Pair* to) {
-  for (int i = 0; i < n; i += 2) {
-    const Half* a = from + static_cast<int64_t>(i) * width;
-    for (int j = 0; j < width; j += kLanes) {
-      __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + j)));
-      __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + width + j)));
-      _mm512_storeu_si512(to + static_cast<int64_t>(i / 2) * width + j, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-  }
-}
-
-// c[rows, columns] from pairs a(r, k) at a[r * ar + k * ak] and pairs b, row-major; k counts pairs.
-struct PairProduct {
-  const Pair* a;
-  int64_t ar, ak;
-  const Pair* b;
-  int ldb;
-  void* c;  // float32 with End::kStore, else bfloat16
-  int ldc;
-  int k_end;
-  const float* row = nullptr;
-  const Half* gate = nullptr;
-};
-
-template <int R, int V, Start S, End E>
-FF_LANE void pair_block(const PairProduct& p, int64_t r0, int64_t j) {
-  const Pair* a = p.a + r0 * p.ar;
-  const Pair* b = p.b + j;
-  float* wide = static_cast<float*>(p.c) + r0 * p.ldc + j;
-  Half* half = static_cast<Half*>(p.c) + r0 * p.ldc + j;
-  __m512 acc[R][V];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      acc[r][v] = S == Start::kAdd   ? _mm512_loadu_ps(wide + r * p.ldc + v * kLanes)
-                  : S == Start::kRow ? _mm512_loadu_ps(p.row + j + v * kLanes)
-                                     : _mm512_setzero_ps();
-    }
-  }
-  for (int k = 0; k < p.k_end; ++k) {
-    __m512bh bv[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = load_pairs(b + static_cast<int64_t>(k) * p.ldb + v * kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      __m512bh av = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[r * p.ar + k * p.ak]));
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], av, bv[v]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      FloatV x = (FloatV)acc[r][v];
-      if (E == End::kStore) store(wide + r * p.ldc + v * kLanes, x);
-      if (E == End::kRectify) store_half(half + r * p.ldc + v * kLanes, maximum(x, FloatV{}));
-      if (E == End::kMask) {
-        FloatV gate = widened(p.gate + (r0 + r) * p.ldc + j + v * kLanes);
-        store_half(half + r * p.ldc + v * kLanes, select(gate > FloatV{}, x, FloatV{}));
-      }
-    }
-  }
-}
-
-template <int R, int V, Start S, End E>
-int pair_columns(const PairProduct& p, int rows, int columns, int j) {
-  for (; j + V * kLanes <= columns; j += V * kLanes) {
-    for (int r = 0; r < rows; r += R) pair_block<R, V, S, E>(p, r, j);
-  }
-  return j;
-}
-
-template <Start S, End E>
-void pair_product(const PairProduct& p, int rows, int columns) {
-  int j = pair_columns<kRows, kVectors, S, E>(p, rows, columns, 0);
-  j = pair_columns<12, 2, S, E>(p, rows, columns, j);
-  pair_columns<12, 1, S, E>(p, rows, columns, j);
-}
-
-void pair_product_add(const PairProduct& p, int rows, int columns) {
-  int j = pair_columns<4, kVectors, Start::kAdd, End::kStore>(p, rows, columns, 0);
-  if (rows % 8 == 0) {
-    j = pair_columns<8, 2, Start::kAdd, End::kStore>(p, rows, columns, j);
-    pair_columns<8, 1, Start::kAdd, End::kStore>(p, rows, columns, j);
-  } else {
-    pair_columns<4, 1, Start::kAdd, End::kStore>(p, rows, columns, j);
-  }
-}
-
-// As product_narrow; k_end is a multiple of 32.
-void pair_product_narrow(const Half* a, const Half* b, float* c, int ldc, int rows, int k_end) {
-  for (int r = 0; r < rows; r += 4) {
-    FloatV acc[4][kNarrow] = {};
-    for (int k = 0; k < k_end; k += 2 * kLanes) {
-#pragma GCC unroll 4
-      for (int s = 0; s < 4; ++s) {
-        __m512bh av = load_pairs(a + static_cast<int64_t>(r + s) * k_end + k);
-#pragma GCC unroll 4
-        for (int o = 0; o < kNarrow; ++o) acc[s][o] = (FloatV)_mm512_dpbf16_ps((__m512)acc[s][o], av, load_pairs(b + o * k_end + k));
-      }
-    }
-    FloatV sums = sums_of(acc);
-    for (int s = 0; s < 4; ++s) memcpy(c + (r + s) * ldc, reinterpret_cast<float*>(&sums) + s * kNarrow, sizeof(float) * kNarrow);
-  }
-}
 
 Half half_of(float x) { return static_cast<Half>(_mm256_extract_epi16(narrowed(splat<FloatV>(x)), 0)); }
 
@@ -145,8 +21,8 @@ class PackedBFloat16 final : public PackedMlp {
     for (int l = 0; l < m.layers; ++l, to += sizes(l - 1)) {
       int in = m.dims[l], out = m.dims[l + 1], in_pad = pad[l], out_pad = pad[l + 1];
       Half* f = reinterpret_cast<Half*>(to);
-      Half* b = f + static_cast<size_t>(in_pad) * out_pad;
-      Half* rows = b + static_cast<size_t>(in_pad) * out_pad;
+      Half* b = f + deep(in_pad) * out_pad;
+      Half* rows = b + deep(out_pad) * in_pad;
       float* bias_row = reinterpret_cast<float*>(rows + 4 * static_cast<size_t>(in_pad));
       for (int j = 0; j < out; ++j) {
         for (int k = 0; k < in; ++k) {
@@ -188,17 +64,21 @@ class PackedBFloat16 final : public PackedMlp {
  private:
   size_t sizes(int l) const {
     size_t in = pad[l], out = pad[l + 1];
-    return (sizeof(Half) * (2 * in * out + 4 * in) + sizeof(float) * out + 63) / 64 * 64;
+    return (sizeof(Half) * (deep(in) * out + deep(out) * in + 4 * in) + sizeof(float) * out + 63) / 64 * 64;
   }
+  // Values that come in whole products' depths of pairs.
+  static size_t deep(size_t values) { return (values + 2 * kPairDepth - 1) / (2 * kPairDepth) * (2 * kPairDepth); }
   Aligned storage_{0};
 };
+
+int pair_rows_of(int n) { return (n + kPairRows - 1) / kPairRows * kPairRows; }
 
 class BFloat16Tile final : public MlpTile {
  public:
   explicit BFloat16Tile(const PackedBFloat16& packed) : p_(packed), own_(packed.kept_bytes()) {
     size_t widest = *std::max_element(p_.pad, p_.pad + p_.mlp.layers + 1);
     size_t in = p_.pad_in(), out = p_.pad_out();
-    scratch_ = Aligned(kTile * (sizeof(float) * (in + 2 * out + widest) + sizeof(Half) * (in + 2 * widest) + 2 * sizeof(Half) * widest));
+    scratch_ = Aligned(kTile * (sizeof(float) * (in + 2 * out + widest) + sizeof(Half) * (in + 2 * widest) + 3 * sizeof(Half) * widest) + 64);
     input = reinterpret_cast<float*>(scratch_.data());
     d_out = input + kTile * in;
     last_ = d_out + kTile * out;
@@ -208,11 +88,12 @@ class BFloat16Tile final : public MlpTile {
     d_[1] = d_[0] + kTile * widest;
     pairs_[0] = reinterpret_cast<Pair*>(d_[1] + kTile * widest);
     pairs_[1] = pairs_[0] + kTile / 2 * widest;
+    turned_ = pairs_[1] + kTile / 2 * widest;
   }
 
   const float* forward(const float* rows, int n, void* kept) override {
     bind(kept);
-    int n_rows = round_rows(n);
+    int n_rows = pair_rows_of(n);
     narrow_rows(rows, static_cast<int64_t>(n_rows) * p_.pad_in(), rows_);
     const Half* h = rows_;
     for (int l = 0; l + 1 < p_.mlp.layers; ++l) {
@@ -225,7 +106,7 @@ class BFloat16Tile final : public MlpTile {
   const float* backward(const float* rows, int n, void* kept, float* d_wide, MlpGradients& to, bool input_gradient) override {
     bind(kept);
     const Mlp& mlp = p_.mlp;
-    int n_rows = round_rows(n);
+    int n_rows = pair_rows_of(n);
     narrow_rows(rows, static_cast<int64_t>(n_rows) * p_.pad_in(), rows_);
     if (mlp.output_activation != kIdentity) {
       for (int64_t i = 0; i < static_cast<int64_t>(n_rows) * p_.pad_out(); i += kLanes) {
@@ -239,7 +120,7 @@ class BFloat16Tile final : public MlpTile {
       int in = p_.pad[l], out = p_.pad[l + 1];
       pair_rows(d, n_rows, out, pairs_[0]);
       pair_rows(h, n_rows, in, pairs_[1]);
-      pair_product_add({pairs_[0], 1, out, pairs_[1], in, to.weights[l], in, n_rows / 2}, (mlp.dims[l + 1] + 3) / 4 * 4, in);
+      pair_product_add(pairs_[0], out, pairs_[1], in, to.weights[l], n_rows / 2, (mlp.dims[l + 1] + 3) / 4 * 4, turned_);
       if (mlp.bias) add_bias(d, n, out, to.bias[l]);
       if (l == 0 && !input_gradient) return nullptr;
       PairProduct of{reinterpret_cast<const Pair*>(d), out / 2, 1, p_.backward[l], in, wide_, in, (mlp.dims[l + 1] + 1) / 2};
@@ -326,6 +207,8 @@ class BFloat16Tile final : public MlpTile {
   Half* rows_;      // the input
   Half* d_[2];      // cotangents of a layer's outputs
   Pair* pairs_[2];  // cotangents and inputs, in pairs of samples
+  Pair* turned_;    // cotangents, pairs along rows
+  Tiles tiles_;
   Half* h_[kMaxLayers + 1];
   float* z_[kMaxLayers + 1];
   float *last_h_, *z_last_;

@@ -14,6 +14,7 @@ namespace fieldfit {
 constexpr int kTile = 96;  // samples; a multiple of every row block
 
 inline int round_rows(int n) { return (n + 11) / 12 * 12; }
+inline int cleared_rows(int n) { return (n + 31) / 32 * 32 > round_rows(n) ? (n + 31) / 32 * 32 : round_rows(n); }  // at most kTile
 
 // Zeroed memory on a cache line's boundary.
 class Aligned {
@@ -54,10 +55,10 @@ void sum_gradients(const Mlp& mlp, const std::vector<std::unique_ptr<MlpGradient
 class MlpTile {
  public:
   virtual ~MlpTile() = default;
-  // All layers on `rows` [n, pad(in)], readable up to round_rows(n); returns [n, pad(out)]. What the backward pass needs
+  // All layers on `rows` [n, pad(in)], readable up to cleared_rows(n); returns [n, pad(out)]. What the backward pass needs
   // goes to `kept`, of kept_bytes(), or stays here until the next call if null.
   virtual const float* forward(const float* rows, int n, void* kept) = 0;
-  // From cotangents [n, pad(out)], overwritten, with rows of zeros up to round_rows(n); adds to the gradients, and returns
+  // From cotangents [n, pad(out)], overwritten, with rows of zeros up to cleared_rows(n); adds to the gradients, and returns
   // the cotangents of the input [n, pad(in)] if asked to.
   virtual const float* backward(const float* rows, int n, void* kept, float* d_out, MlpGradients& to, bool input) = 0;
 

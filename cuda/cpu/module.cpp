@@ -12,6 +12,11 @@
 #include <string>
 
 #include "kernels.h"
+#include "pair_product.h"
+
+#if defined(__AMX_BF16__)
+#include <cpuid.h>
+#endif
 
 namespace nb = nanobind;
 using namespace fieldfit;
@@ -185,6 +190,10 @@ nb::tuple sampled(March march) {
 }
 
 bool supported() {
+#if defined(__AMX_BF16__)
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1) || !may_use_tiles()) return false;
+#endif
 #if defined(__AVX512BF16__)
   if (!__builtin_cpu_supports("avx512bf16")) return false;
 #endif

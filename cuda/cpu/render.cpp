@@ -92,10 +92,10 @@ void networks_backward(BlockTape& block, DensityPass& density, ColorPass& color,
     int n = static_cast<int>(std::min<int64_t>(kTile, block.n - begin));
     MlpTile &of_color = *color.tile, &of_density = *density.tile;
     color.run(block, begin, n);
-    memset(of_color.d_out, 0, sizeof(float) * round_rows(n) * color_pad);
+    memset(of_color.d_out, 0, sizeof(float) * cleared_rows(n) * color_pad);
     for (int i = 0; i < n; ++i) memcpy(of_color.d_out + i * color_pad, &block.rgb[(begin + i) * 3], sizeof(float) * 3);
     const float* d_latent = of_color.backward(of_color.input, n, nullptr, of_color.d_out, d_color, true);
-    memset(of_density.d_out, 0, sizeof(float) * round_rows(n) * latent_pad);
+    memset(of_density.d_out, 0, sizeof(float) * cleared_rows(n) * latent_pad);
     for (int i = 0; i < n; ++i) {
       float* row = of_density.d_out + i * latent_pad;
       memcpy(row, d_latent + static_cast<int64_t>(i) * color.mlp.pad_in(), sizeof(float) * latent);

@@ -1,6 +1,6 @@
 """The native core: one compiled module per instruction set, the best that this processor runs, loaded on first use.
 
-`FIELDFIT_ISA` (baseline, avx2, avx512 or avx512bf16) forces one, for tests.
+`FIELDFIT_ISA` (baseline, avx2, avx512, avx512bf16 or amx) forces one, for tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-NAMES = ("avx512bf16", "avx512", "avx2", "baseline")
+NAMES = ("amx", "avx512bf16", "avx512", "avx2", "baseline")
 
 
 def _load_openmp() -> None:

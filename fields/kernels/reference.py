@@ -84,6 +84,30 @@ def mlp_layers(params: Float[Tensor, " P"], shape: MlpShape) -> list[tuple[Tenso
     return layers
 
 
+class _Round(torch.autograd.Function):
+    """A factor as bfloat16 keeps it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *d: Tensor) -> Tensor:
+        return d[0]
+
+
+class _RoundCotangent(torch.autograd.Function):
+    """Backward, the cotangent is a factor of the products for inputs and weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *d: Tensor) -> Tensor:
+        return d[0].to(torch.bfloat16).to(d[0].dtype)
+
+
 def mlp(
     x: Float[Tensor, "N X"],
     params: Float[Tensor, " P"],
@@ -96,7 +120,10 @@ def mlp(
         x = torch.cat([x, aux.detach() if index is None else aux.detach()[index.long()]], dim=1)
     layers = mlp_layers(params, shape)
     for i, (weight, bias) in enumerate(layers):
-        x = torch.nn.functional.linear(x, weight, bias)
+        if shape.precision == "bfloat16":
+            x = _RoundCotangent.apply(torch.nn.functional.linear(_Round.apply(x), _Round.apply(weight), bias))
+        else:
+            x = torch.nn.functional.linear(x, weight, bias)
         x = activate(shape.output_activation if i + 1 == len(layers) else shape.activation, x)
     return x
 

@@ -20,6 +20,8 @@ class MLP:
     """Whether layers add a bias; features of a grid need none."""
     omega: float = 30.0
     """Frequency factor of the first sine layer."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the factors in products, where the processor has bfloat16; parameters and sums are float32."""
 
 
 NetworkConfig: TypeAlias = MLP

@@ -27,7 +27,7 @@ class Perceptron(nn.Module):
                 f"got {config.hidden_dim} and {config.hidden_layers}"
             )
         dims = (n_in, *(config.hidden_dim,) * config.hidden_layers, n_out)
-        self.shape = MlpShape(dims, config.activation, output_activation, config.bias)
+        self.shape = MlpShape(dims, config.activation, output_activation, config.bias, config.precision)
         self.omega = config.omega
         self.params = nn.Parameter(torch.empty(self.shape.size))
 

@@ -65,7 +65,7 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
 def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] | None = None) -> Rendering:
     """Differentiable rendering of any field, operation by operation."""
     origins, directions = unit_rays(field, rays)
-    s = _visible_samples(field, origins, directions, jitter)
+    s = visible_samples(field, origins, directions, jitter)
     latent = field.latent(s.x)
     sigma = reference.activate("exp", latent[:, 0])
     rgb = field.color(latent, directions, s.ray)
@@ -83,7 +83,7 @@ def _fused(
     return ops.render(model, weights, rays, march_shape(field), MIN_TRANSMITTANCE, encoding.gathered)
 
 
-def _visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
+def visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
     """Samples in occupied cells; where a core knows the architecture, only up to where a ray is opaque, since
     what lies behind has no weight and gets no gradient."""
     shape = march_shape(field)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fields.kernels import cuda, ops, reference
+from fields.kernels.bits import pack_bits, unpack_bits
 from fields.kernels.cuda import Core
 from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape, grid_shape
 
@@ -167,7 +168,7 @@ class Scene:
     def __init__(self, side: int, g: torch.Generator) -> None:
         axis = (torch.arange(128, device=GPU) + 0.5) / 128 - 0.5
         inside = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < 0.35**2
-        self.bits = ops.pack_bits(inside)
+        self.bits = pack_bits(inside)
         pixel = (torch.arange(side, device=GPU) + 0.5) / side - 0.5
         y, x = torch.meshgrid(pixel, pixel, indexing="ij")
         self.directions = torch.nn.functional.normalize(torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3), dim=1)
@@ -218,7 +219,7 @@ class Scene:
 def check_render(report: Report, g: torch.Generator) -> None:
     scene = Scene(100, g)
     got = scene.samples()
-    occupied = ops.unpack_bits(scene.bits, MARCH.resolution)
+    occupied = unpack_bits(scene.bits, MARCH.resolution)
     offsets, t0, *_ = reference.march(scene.origins.double(), scene.directions.double(), None, occupied, MARCH)
     same = got.offsets.diff() == offsets.diff()
     agree = float(same.float().mean())

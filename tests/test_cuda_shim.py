@@ -19,6 +19,7 @@ from tolerances import EXACT, GRADIENTS, HALF_STORAGE, VALUES, Tolerance
 from torch import Tensor
 
 from fields.kernels import cuda, ops, reference
+from fields.kernels.bits import pack_bits
 from fields.kernels.cuda import Core
 from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape, grid_shape
 
@@ -193,7 +194,7 @@ def drawn_rays(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tens
 def test_march(shim: Shim, shape: MarchShape, generator: torch.Generator) -> None:
     """The same samples as the CPU's kernel, which is held to the reference elsewhere."""
     rays = drawn_rays(70, generator)
-    bits = ops.pack_bits(torch.rand((8, 8, 8), generator=generator) < 0.3)
+    bits = pack_bits(torch.rand((8, 8, 8), generator=generator) < 0.3)
     want = ops.march(*rays, bits, shape)
     offsets, t0, t1, x, ray = core_of(shim).march(*rays, bits, *ops.march_arguments(shape), shape.max_samples)
     assert len(t0) > 100
@@ -266,7 +267,7 @@ class Scene:
         table = torch.randn(self.grid.entries, self.grid.features, generator=g)
         density = torch.randn(self.density.size, generator=g) / 3
         color = torch.randn(self.color.size, generator=g) / 3
-        bits = ops.pack_bits(torch.rand((8, 8, 8), generator=g) < 0.4)
+        bits = pack_bits(torch.rand((8, 8, 8), generator=g) < 0.4)
         return table, density, color, drawn_rays(n, g), bits
 
     def expected(self, n: int, least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

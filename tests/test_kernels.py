@@ -15,6 +15,7 @@ from tolerances import EXACT, FINE_GRID, GRADIENTS, HALF_STORAGE, VALUES, Tolera
 from torch import Tensor
 
 from fields.kernels import native, ops, reference
+from fields.kernels.bits import pack_bits, set_bits, unpack_bits, visit_cells
 from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
 
 COUNTS = (0, 1, 2, 17, 501)
@@ -176,7 +177,7 @@ def run_march() -> None:
     for shape in MARCHES:
         occupied = torch.rand((shape.resolution,) * 3, generator=g) < 0.3
         jitter = torch.rand(301, generator=g)
-        got = ops.march(origins, directions, jitter, ops.pack_bits(occupied), shape)
+        got = ops.march(origins, directions, jitter, pack_bits(occupied), shape)
         wide = origins.double(), directions.double(), jitter.double()
         offsets, t0, t1, x, _ = reference.march(*wide, occupied, shape)
         # A step whose middle lies within rounding of a cell's face may fall on either side of it.
@@ -196,7 +197,7 @@ def test_march_agrees_with_reference() -> None:
 
 def test_march_of_nothing() -> None:
     shape = MARCHES[0]
-    bits = ops.pack_bits(torch.ones(16, 16, 16, dtype=torch.bool))
+    bits = pack_bits(torch.ones(16, 16, 16, dtype=torch.bool))
     none = ops.march(torch.zeros(0, 3), torch.zeros(0, 3), None, bits, shape)
     assert none.offsets.tolist() == [0]
     assert len(none.t0) == 0
@@ -211,7 +212,7 @@ def test_march_through_full_cube_covers_it() -> None:
         torch.tensor([[-1.0, 0.5, 0.5]]),
         torch.tensor([[1.0, 0.0, 0.0]]),
         torch.zeros(1),
-        ops.pack_bits(torch.ones(8, 8, 8, dtype=torch.bool)),
+        pack_bits(torch.ones(8, 8, 8, dtype=torch.bool)),
         shape,
     )
     assert 100 <= len(s.t0) <= 101
@@ -282,10 +283,33 @@ def test_adam_agrees_with_torch(generator: torch.Generator) -> None:
     VALUES.check(param, other.detach())
 
 
+@pytest.mark.parametrize("r", [1, 5, 32])
+def test_visits_bring_densities_and_bits_up_to_date(r: int, generator: torch.Generator) -> None:
+    """Cells visited twice fade once; cells never visited are infinite; a low mean lowers the threshold."""
+    density = torch.rand(r**3, generator=generator) * 10
+    density[torch.rand(r**3, generator=generator) < 0.2] = torch.inf
+    allowed = torch.rand(r, r, r, generator=generator) < 0.7
+    cells = torch.randint(r**3, (2 * r**2,), generator=generator)
+    for threshold in (0.5, 100.0):
+        found = torch.rand(len(cells), generator=generator) * 8
+        got, expected, bits = density.clone(), density.clone(), pack_bits(allowed)
+        visit_cells(cells, found, 0.8, threshold, pack_bits(allowed), got, bits)
+        above = reference.visit_cells(cells, found, 0.8, threshold, expected)
+        EXACT.check(got, expected)
+        assert torch.equal(unpack_bits(bits, r), above.view(r, r, r) & allowed)
+        assert torch.equal(set_bits(bits, r), (above.view(r, r, r) & allowed).view(-1).nonzero()[:, 0])
+
+
+def test_a_visit_outside_of_the_grid_is_refused() -> None:
+    bits = pack_bits(torch.ones(2, 2, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="lie in the grid"):
+        visit_cells(torch.tensor([8]), torch.ones(1), 0.8, 1.0, bits, torch.ones(8), bits)
+
+
 def test_bits_round_trip(generator: torch.Generator) -> None:
     for r in (1, 3, 8, 33):
         occupied = torch.rand(r, r, r, generator=generator) < 0.5
-        assert torch.equal(ops.unpack_bits(ops.pack_bits(occupied), r), occupied)
+        assert torch.equal(unpack_bits(pack_bits(occupied), r), occupied)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

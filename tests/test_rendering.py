@@ -10,6 +10,7 @@ from tiny_captures import look_at, rig
 from tolerances import GRADIENTS, NORMALS, QUADRATURE, RENDERED, RENDERED_GRADIENTS
 
 from fields.encodings import Hash
+from fields.encodings.grid import GridEncoding
 from fields.field import MarchConfig, RadianceField, RadianceFieldConfig, initialise
 from fields.kernels import ops, reference
 from fields.networks import MLP
@@ -72,20 +73,20 @@ def test_fused_rendering_agrees_with_the_operations(unbounded: bool, n: int) -> 
 def test_gradients_of_the_fused_pass_are_those_of_the_operations_in_double_precision(unbounded: bool, n: int) -> None:
     """Colour, opacity and depth all pull. The same samples, from the native march: the truth is of the field alone."""
     field, rays = lively(unbounded), rays_at(n)
-    weights = torch.rand(n, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    pulls = torch.rand(n, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
     def gradients(of: RadianceField, colour: torch.Tensor, opacity: torch.Tensor, depth: torch.Tensor) -> list:
-        loss = (torch.cat([colour, opacity[:, None], depth[:, None]], 1) * weights.to(colour.dtype)).sum()
+        loss = (torch.cat([colour, opacity[:, None], depth[:, None]], 1) * pulls.to(colour.dtype)).sum()
         networks = of.density_network.params, of.color_network.params
         return list(torch.autograd.grad(loss, [of.encoding.get_parameter("table"), *networks]))
 
     origins, directions = unit_rays(field, rays)
     batch = ops.RayBatch(origins, directions, None, field.occupancy.bits)
-    model = ops.RadianceModel(
-        field.encoding.shape, field.density_network.shape, field.color_network.shape, field.harmonics_degree
-    )
-    table, density, color = field.encoding.table, field.density_network.params, field.color_network.params
-    seen, n_samples = ops.render(model, (table, density, color), batch, march_shape(field), MIN_TRANSMITTANCE)
+    encoding, density, color = field.encoding, field.density_network, field.color_network
+    assert isinstance(encoding, GridEncoding)
+    model = ops.RadianceModel(encoding.shape, density.shape, color.shape, field.harmonics_degree)
+    weights = encoding.table, density.params, color.params
+    seen, n_samples = ops.render(model, weights, batch, march_shape(field), MIN_TRANSMITTANCE)
 
     s = visible_samples(field, origins, directions, None)
     assert n_samples == len(s.t0) > 0

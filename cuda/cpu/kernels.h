@@ -130,6 +130,13 @@ struct RadianceModel {
   int harmonics_degree;
 };
 
+struct CellVisits {
+  int64_t n;
+  const int64_t* cells;  // [n], some perhaps more than once
+  const float* found;    // [n] densities
+  float decay;           // of what a visited cell had, unless that is infinite, which says that it never was visited
+};
+
 struct RadianceGradients {
   float* table;      // added to
   uint8_t* touched;  // as in grid_backward
@@ -181,6 +188,10 @@ void composite_backward(const CompositeInput&, const Rendering& forward, const f
 void adam(const AdamRule&, bool skip_zero, int64_t n, float* param, const float* grad, float* m, float* v);
 // The same with `skip_zero` on blocks of kTouchedEntries entries whose mark is set; clears their gradients and marks.
 void adam_touched(const AdamRule&, int features, int64_t n_blocks, uint8_t* touched, float* param, float* grad, float* m, float* v);
+// Places of the bits that are set, in order.
+std::vector<int64_t> set_bits(const uint32_t* words, int64_t n_words);
+// Brings densities up to date; sets the bits of allowed cells that are above the threshold, or above the mean where that is less.
+void visit_cells(const CellVisits&, float threshold, const uint32_t* allowed, int64_t n_cells, float* density, uint32_t* bits);
 // Marches, evaluates and composites in one pass; returns the number of samples that rays are made of. With a tape, leaves
 // there what the backward pass needs.
 int64_t render(const RadianceModel&, const RayBatch&, const MarchRule&, float min_transmittance, const Rendering&, RadianceTape*);

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fields.kernels import cuda, native, reference
+from fields.kernels.bits import unpack_bits
 from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "sine": 3, "sigmoid": 4, "exp": 5}
@@ -206,20 +207,6 @@ class Samples(NamedTuple):
     x: Float[Tensor, "S 3"]
     """Field coordinates of the middle of each interval."""
     ray: Int[Tensor, " S"]
-
-
-def pack_bits(occupied: Bool[Tensor, "R R R"]) -> Int[Tensor, " W"]:
-    """One bit per cell, 32 to an int32, x fastest, as marching reads them."""
-    bits = occupied.flatten().to(torch.int64)
-    bits = torch.nn.functional.pad(bits, (0, -len(bits) % 32)).view(-1, 32)
-    words = (bits << torch.arange(32, device=bits.device)).sum(1)
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
-
-
-def unpack_bits(words: Int[Tensor, " W"], resolution: int) -> Bool[Tensor, "R R R"]:
-    """Inverse of `pack_bits`."""
-    bits = (words[:, None] >> torch.arange(32, device=words.device)) & 1
-    return bits.flatten()[: resolution**3].bool().view(resolution, resolution, resolution)
 
 
 def march(

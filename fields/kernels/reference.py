@@ -213,6 +213,17 @@ def march(
     return offsets, t0, t1, x.reshape(-1, 3), ray.int()
 
 
+def visit_cells(
+    cells: Int[Tensor, " N"], found: Float[Tensor, " N"], decay: float, threshold: float, density: Float[Tensor, " C"]
+) -> Bool[Tensor, " C"]:
+    """Bring densities up to date, in place; which cells are above the threshold, or the mean where that is less."""
+    before = density[cells]
+    density[cells] = torch.where(torch.isinf(before), 0.0, before * decay)
+    density.scatter_reduce_(0, cells, found, "amax")
+    finite = density[torch.isfinite(density)]
+    return density > (min(threshold, float(finite.mean())) if len(finite) else threshold)
+
+
 def composite(
     sigma: Float[Tensor, " S"],
     rgb: Float[Tensor, "S 3"],

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fields.kernels import ops
+from fields.kernels.bits import pack_bits, set_bits, unpack_bits, visit_cells
 from scenes.capture import Capture
 from scenes.visibility import may_be_solid
 
@@ -54,18 +54,18 @@ class Occupancy(nn.Module):
         self.config = config
         r = config.resolution
         self.register_buffer("density", torch.full((r**3,), math.inf))  # inf: never visited, so occupied
-        self.register_buffer("bits", ops.pack_bits(torch.ones(r, r, r, dtype=torch.bool)))
+        self.register_buffer("bits", pack_bits(torch.ones(r, r, r, dtype=torch.bool)))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("allowed", ops.pack_bits(torch.ones(r, r, r, dtype=torch.bool)))
+        self.register_buffer("allowed", pack_bits(torch.ones(r, r, r, dtype=torch.bool)))
 
     @property
     def occupied(self) -> Bool[Tensor, "R R R"]:
         """Cells [z, y, x] that rays stop in."""
-        return ops.unpack_bits(self.bits, self.config.resolution)
+        return unpack_bits(self.bits, self.config.resolution)
 
     def restrict(self, allowed: Bool[Tensor, "R R R"]) -> None:
         """Never stop in cells outside of `allowed` [z, y, x], for example those that no camera sees."""
-        self.allowed.copy_(ops.pack_bits(allowed))
+        self.allowed.copy_(pack_bits(allowed))
         self.bits.copy_(self.bits & self.allowed)
 
     @torch.no_grad()
@@ -100,26 +100,19 @@ class Occupancy(nn.Module):
         c = self.config
         warm = int(self.updates) < c.warmup_updates
         count = c.update_cells * (4 if warm else 1)
-        allowed = ops.unpack_bits(self.allowed, c.resolution).view(-1).nonzero()[:, 0]
-        occupied = self.occupied.view(-1).nonzero()[:, 0]
-        index = torch.cat([_some(allowed, count // 2, generator), _some(occupied, count // 2, generator)])
+        cells = [set_bits(words, c.resolution) for words in (self.allowed, self.bits)]
+        index = torch.cat([_some(of, count // 2, generator) for of in cells])
         offset = torch.rand(len(index), 3, generator=generator, device=generator.device).to(index.device)
         x = self.cells(index, offset)
-        visited = torch.cat([sigma(part) for part in x.split(CHUNK)])
-        before = self.density[index]
-        self.density[index] = torch.where(torch.isinf(before), 0.0, before * c.decay)
-        self.density.scatter_reduce_(0, index, visited, "amax")
-        threshold = c.threshold / step
-        finite = self.density[torch.isfinite(self.density)]
-        if len(finite):
-            threshold = min(threshold, float(finite.mean()))
-        r = c.resolution
-        self.bits.copy_(ops.pack_bits((self.density > threshold).view(r, r, r)) & self.allowed)
+        found = torch.cat([sigma(part) for part in x.split(CHUNK)])
+        visit_cells(index, found, c.decay, c.threshold / step, self.allowed, self.density, self.bits)
         self.updates += 1
 
 
 def _some(cells: Int[Tensor, " N"], count: int, generator: torch.Generator) -> Int[Tensor, " M"]:
-    """All cells, or as many at random, with repetition, where they are more than `count`."""
+    """All cells, or one at random of each of `count` equal shares, in order: neighbours are evaluated together."""
     if len(cells) <= count:
         return cells
-    return cells[torch.randint(len(cells), (count,), generator=generator, device=generator.device).to(cells.device)]
+    place = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).to(cells.device)
+    share = (torch.arange(count, device=cells.device) + place) * (len(cells) / count)
+    return cells[share.long().clamp(max=len(cells) - 1)]

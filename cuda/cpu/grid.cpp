@@ -8,8 +8,9 @@
 namespace fieldfit {
 namespace {
 
-constexpr int kBlock = 1024;  // samples whose coordinates and features stay in the cache between levels
+constexpr int kBlock = 16384;  // samples whose coordinates and features stay in the cache between levels
 
+// The features of one vertex, as one short vector.
 template <int F>
 struct Features {
   typedef float Vector __attribute__((vector_size(F * 4)));
@@ -19,12 +20,20 @@ struct Features {
     return v;
   }
   static FF_LANE void store(float* p, Vector v) { memcpy(p, &v, sizeof v); }
+  static FF_LANE Vector fma(Vector a, float w, Vector c) {
+#if defined(__FMA__)
+    if constexpr (F == 4) return (Vector)_mm_fmadd_ps((__m128)a, _mm_set1_ps(w), (__m128)c);
+    if constexpr (F == 8) return (Vector)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(w), (__m256)c);
+#endif
+    return c + a * w;
+  }
 };
 template <>
 struct Features<1> {
   using Vector = float;
   static FF_LANE float load(const float* p) { return *p; }
   static FF_LANE void store(float* p, float v) { *p = v; }
+  static FF_LANE float fma(float a, float w, float c) { return fieldfit::fma(a, w, c); }
 };
 
 template <int D>
@@ -46,9 +55,9 @@ struct Block {
   }
 };
 
-template <int D>
+template <int D, int F>
 struct Corners {
-  uint32_t entry[1 << D][kLanes];
+  uint32_t first[1 << D][kLanes];  // first feature within the level
   float weight[1 << D][kLanes];
 
   void find(const Block<D>& block, int i, const GridLevel& level) {
@@ -58,7 +67,7 @@ struct Corners {
     for (int d = 0; d < D; ++d) x[d] = load(block.x[d] + i);
     grid_corners<D>(x, level, e, w);
     for (int c = 0; c < (1 << D); ++c) {
-      store(entry[c], e[c]);
+      store(first[c], e[c] * static_cast<uint32_t>(F));
       store(weight[c], w[c]);
     }
   }
@@ -69,7 +78,7 @@ void forward(const Grid& grid, int64_t n, const GridPoints& x, float* out) {
   using V = Features<F>;
   int width = grid.n_levels * F;
   Block<D> block;
-  Corners<D> corners;
+  Corners<D, F> corners;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, n - begin));
     block.fill(x, begin, count);
@@ -80,10 +89,8 @@ void forward(const Grid& grid, int64_t n, const GridPoints& x, float* out) {
         corners.find(block, i, level);
         int lanes = std::min(kLanes, count - i);
         for (int s = 0; s < lanes; ++s) {
-          typename V::Vector acc = V::load(table + static_cast<int64_t>(corners.entry[0][s]) * F) * corners.weight[0][s];
-          for (int c = 1; c < (1 << D); ++c) {
-            acc = acc + V::load(table + static_cast<int64_t>(corners.entry[c][s]) * F) * corners.weight[c][s];
-          }
+          typename V::Vector acc{};
+          for (int c = 0; c < (1 << D); ++c) acc = V::fma(V::load(table + corners.first[c][s]), corners.weight[c][s], acc);
           V::store(out + (begin + i + s) * width + l * F, acc);
         }
       }
@@ -96,7 +103,7 @@ template <int D, int F>
 void add_level(const GridLevel& level, const GridCotangents& of, int width, float* table, uint8_t* marks) {
   using V = Features<F>;
   Block<D> block;
-  Corners<D> corners;
+  Corners<D, F> corners;
   for (int64_t begin = 0; begin < of.n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, of.n - begin));
     block.fill(of.x, begin, count);
@@ -106,9 +113,9 @@ void add_level(const GridLevel& level, const GridCotangents& of, int width, floa
       for (int s = 0; s < lanes; ++s) {
         typename V::Vector d = V::load(of.d_out + (begin + i + s) * width);
         for (int c = 0; c < (1 << D); ++c) {
-          float* entry = table + static_cast<int64_t>(corners.entry[c][s]) * F;
-          V::store(entry, V::load(entry) + d * corners.weight[c][s]);
-          if (marks) marks[corners.entry[c][s] / kTouchedEntries] = 1;
+          uint32_t first = corners.first[c][s];
+          V::store(table + first, V::fma(d, corners.weight[c][s], V::load(table + first)));
+          if (marks) marks[first / (kTouchedEntries * F)] = 1;
         }
       }
     }
@@ -139,7 +146,7 @@ void backward_position(const Grid& grid, int64_t n, const GridPoints& x, const f
 #pragma omp parallel num_threads(n_threads)
   {
     Block<D> block;
-    Corners<D> corners;
+    Corners<D, F> corners;
     float dot[1 << D][kLanes] = {};
     Range range = share(n, omp_get_thread_num(), omp_get_num_threads(), kLanes);
     for (int64_t begin = range.begin; begin < range.end; begin += kBlock) {
@@ -155,7 +162,7 @@ void backward_position(const Grid& grid, int64_t n, const GridPoints& x, const f
           for (int s = 0; s < lanes; ++s) {
             const float* d = d_out + (begin + i + s) * width + l * F;
             for (int c = 0; c < (1 << D); ++c) {
-              const float* entry = table + static_cast<int64_t>(corners.entry[c][s]) * F;
+              const float* entry = table + corners.first[c][s];
               float sum = 0;
               for (int f = 0; f < F; ++f) sum += entry[f] * d[f];
               dot[c][s] = sum;

@@ -85,12 +85,15 @@ FF_LANE F distance_inside(const RayState<F>& ray, const F* x, const F* lo, F wid
 }
 
 // The same where space is squashed: with m the largest coordinate of a point in [-1, 1] where the middle half of the field
-// is, no field coordinate changes faster along the ray than by half of (4 m - 3) / m^2, nor of 4/3.
+// is, no field coordinate changes faster along the ray than by half of (4 m - 3) / m^2, nor of 4/3. No ray gets past the
+// field's own faces.
 template <class F>
 FF_LANE F distance_inside_contracted(const F* x, const F* lo, F width) {
-  F one = splat<F>(1.0f), face = splat<F>(1e30f), m = splat<F>(0.0f);
+  F one = splat<F>(1.0f), far = splat<F>(1e3f), face = far, m = splat<F>(0.0f);
   for (int a = 0; a < 3; ++a) {
-    face = minimum(face, minimum(x[a] - lo[a], lo[a] + width - x[a]));
+    F hi = lo[a] + width;
+    face = minimum(face, select(lo[a] > splat<F>(1e-6f), x[a] - lo[a], far));
+    face = minimum(face, select(hi < splat<F>(1.0f - 1e-6f), hi - x[a], far));
     m = maximum(m, abs_(fma(x[a], splat<F>(4.0f), splat<F>(-2.0f))));  // 2 - 1/m outside
   }
   face = maximum(face, splat<F>(0.0f));

@@ -69,11 +69,13 @@ def mesh_preset() -> Config:
 
 def capture_preset(unbounded: bool) -> Config:
     """A radiance field whose tables stay in the cache."""
-    encoding = Hash(levels=8, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=1024)
+    encoding = Hash(levels=6, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=1024)
     if unbounded:
-        encoding = replace(encoding, log2_table_size=19, finest_resolution=4096, levels=10)
+        encoding = replace(encoding, log2_table_size=18, finest_resolution=2048, levels=8)
     optimiser = OptimiserConfig(table_rate=2e-2, network_rate=1e-2)
-    return Config(RadianceFieldConfig(encoding), FitConfig(minutes=5.0, batch=2**15, optimiser=optimiser))
+    network = MLP(hidden_layers=1, precision="bfloat16")
+    field = RadianceFieldConfig(encoding, density=network, color=network)
+    return Config(field, FitConfig(minutes=5.0, batch=2**15, optimiser=optimiser))
 
 
 def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:

@@ -1,0 +1,80 @@
+"""What stands in for the native core while a contender has its turn: the torch reference, or another build of the core.
+
+The reference is put where `fields.kernels.ops` chooses, so that everything above runs as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from unittest.mock import patch
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fields.kernels import native, ops, reference
+from fields.kernels.shapes import MarchShape
+
+COMPILED = {"grid_encode": (0,), "mlp": (0, 3, 4), "harmonics": (0,), "composite": (0, 1, 2, 3, 4), "adam": ()}
+"""Functions of the reference that torch.compile takes, and which of their arguments differ in length from step to step.
+Marching is a loop over data, and stays eager."""
+
+
+@functools.cache
+def compiled_reference() -> dict[str, Callable[..., object]]:
+    """Each of them, compiled for any number of points."""
+    return {name: _compiled(vars(reference)[name], varying) for name, varying in COMPILED.items()}
+
+
+def _compiled(function: Callable[..., object], varying: Sequence[int]) -> Callable[..., object]:
+    compiled = torch.compile(function)
+
+    def call(*arguments: object) -> object:
+        for i in varying:
+            argument = arguments[i] if i < len(arguments) else None
+            if isinstance(argument, Tensor):
+                torch._dynamo.maybe_mark_dynamic(argument, 0)
+        return compiled(*arguments)
+
+    return call
+
+
+@contextmanager
+def torch_reference(*, compiled: bool, march: bool) -> Iterator[None]:
+    """Every operation by the torch reference; marching too if `march`, else by the native core."""
+    is_native, native_march = ops.is_native, ops.march
+
+    def march_natively(
+        origins: Tensor, directions: Tensor, jitter: Tensor | None, occupancy: Int[Tensor, " W"], shape: MarchShape
+    ) -> ops.Samples:
+        with patch.object(ops, "is_native", is_native):
+            return native_march(origins, directions, jitter, occupancy, shape)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(ops, "is_native", lambda *_: False))
+        if not march:
+            stack.enter_context(patch.object(ops, "march", march_natively))
+        if compiled:
+            for name, function in compiled_reference().items():
+                stack.enter_context(patch.object(reference, name, function))
+        yield
+
+
+@contextmanager
+def build_for(name: str) -> Iterator[None]:
+    """The native core as it was built for an instruction set."""
+    module: ModuleType = importlib.import_module(f"fields.kernels.native_{name}")
+    with patch.object(native, "core", lambda: module):
+        _forget_specs()
+        yield
+    _forget_specs()
+
+
+def _forget_specs() -> None:
+    """Descriptions of grids and networks belong to the build that made them."""
+    ops.grid_spec.cache_clear()
+    ops.mlp_spec.cache_clear()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -23,10 +22,8 @@ from limits import Limits, accesses
 from operations import LARGE_GRID, Bench, bfloat16_rows, build_rows, grid_rows, mlp_rows, preset_grid
 from peers import peer_rows
 from radiance import radiance_rows
-from report import Row, console, plain_table, table, tally, to_json
+from report import Row, console, machine, plain_table, table, tally, to_json
 from rounds import Rounds
-
-from fields.kernels import native
 
 NAMES = ("mlp", "bfloat16", "grid", "builds", "radiance", "memory", "inference", "peers")
 
@@ -80,22 +77,6 @@ def all_rows(bench: Bench, names: Sequence[str], folder: Path) -> Iterator[Row]:
         if name in names:
             yield from kind(bench)
     yield from radiance_rows(bench, names, folder)
-
-
-def machine(threads: int) -> str:
-    """What all this ran on."""
-    return (
-        f"{processor()}, {threads} threads; fieldfit's {native.isa()} build; torch {torch.__version__}, "
-        f"{torch.backends.cpu.get_cpu_capability()}; Python {platform.python_version()}"
-    )
-
-
-def processor() -> str:
-    """Its name, where the system tells."""
-    source = Path("/proc/cpuinfo")
-    lines = source.read_text().splitlines() if source.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def limit_values(bench: Bench) -> dict[str, list[Any]]:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from rounds import Rounds
+
+from fields.kernels import native
+
+
+def machine(threads: int) -> str:
+    """What all this ran on."""
+    return (
+        f"{processor()}, {threads} threads; fieldfit's {native.isa()} build; torch {torch.__version__}, "
+        f"{torch.backends.cpu.get_cpu_capability()}; Python {platform.python_version()}"
+    )
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    source = Path("/proc/cpuinfo")
+    lines = source.read_text().splitlines() if source.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)

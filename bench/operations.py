@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from limits import GridBound, Limits
@@ -75,12 +77,17 @@ def learning(function: Forward, x: Tensor, params: Tensor, d_out: Tensor) -> Cal
 
 
 def add_all(
-    bench: Bench, rounds: Rounds, ours: Forward, torch_form: Forward, call: Callable[[Forward], Callable[[], object]]
+    bench: Bench,
+    rounds: Rounds,
+    ours: Forward,
+    torch_form: Forward,
+    call: Callable[[Forward], Callable[[], object]],
+    within: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """The contenders that most rows have."""
-    rounds.time("ours", call(ours), bench.threads)
+    """The contenders that most rows have; ours runs `within` a context."""
+    rounds.time("ours", call(ours), bench.threads, within)
     if bench.threads > 1:
-        rounds.time("ours on 1 thread", call(ours), 1)
+        rounds.time("ours on 1 thread", call(ours), 1, within)
     rounds.time("eager", call(torch_form), bench.threads)
     if bench.compile:
         rounds.time("compiled", call(torch.compile(torch_form, dynamic=False)), bench.threads)
@@ -123,22 +130,18 @@ def mlp_rows(bench: Bench) -> Iterator[Row]:
     yield row(rounds, "MLP 32-64-64-4 forward + backward", asked)
 
 
-def bfloat16_shape() -> MlpShape | None:
-    """The perceptron in bfloat16, where the native core has it on this processor."""
-    precise = "precision" in {field.name for field in dataclasses.fields(MlpShape)}
-    if not precise or not hasattr(native.core(), "has_bfloat16") or not native.core().has_bfloat16():
-        return None
-    return dataclasses.replace(MLP, precision="bfloat16")
-
-
 def bfloat16_rows(bench: Bench) -> Iterator[Row]:
-    """The same in bfloat16; ours takes and gives float32, torch's tensors are all bfloat16."""
-    shape = bfloat16_shape()
-    if shape is None or not bench.limits.bfloat16(1):
-        print("MLP in bfloat16: left out, since this build or this processor has none")
+    """Factors of products in bfloat16, by tiles and by dot products, whichever the processor has.
+
+    Ours takes and gives float32; torch's tensors are all bfloat16.
+    """
+    peaks = {"amx": bench.limits.tiles, "avx512bf16": bench.limits.bfloat16}
+    builds = [name for name in peaks if name in native.available()]
+    if not builds:
+        print("MLP in bfloat16: left out, since no build for this processor has it")
         return
-    x, params, d_out = _mlp_data(torch.float32)
-    half = _mlp_data(torch.bfloat16)
+    shape = dataclasses.replace(MLP, precision="bfloat16")
+    data, half = _mlp_data(torch.float32), _mlp_data(torch.bfloat16)
 
     def ours(x: Tensor, params: Tensor) -> Tensor:
         return ops.mlp(x, params, shape)
@@ -150,21 +153,22 @@ def bfloat16_rows(bench: Bench) -> Iterator[Row]:
         return reference.mlp(x, params, MLP)
 
     def call(f: Forward, gradients: bool) -> Callable[[], object]:
-        own = f in (ours, ours_float32)
-        data = (x, params, d_out) if own else half
-        return learning(f, *data) if gradients else looking(f, *data[:2])
+        x, params, d_out = half if f not in (ours, ours_float32) else data
+        return learning(f, x, params, d_out) if gradients else looking(f, x, params)
 
-    flops = 2 * N * MLP.size
-    for gradients, name in ((False, "forward"), (True, "forward + backward")):
-        rounds = bench.rounds()
-        add_all(bench, rounds, ours, torch_form, lambda f, gradients=gradients: call(f, gradients))
-        rounds.time("ours in float32", call(ours_float32, gradients), bench.threads)
-        passes = 3 if gradients else 1
-        rounds.ask("limit", lambda passes=passes: passes * flops / bench.limits.bfloat16(bench.threads), bench.threads)
-        rounds.run()
-        gain = Asked("float32", rounds.ratio("ours in float32", "ours"), 1.6)
-        figure = gain if gradients else share("limit", rounds.ratio("limit", "ours"), 0.80)
-        yield row(rounds, f"MLP in bfloat16 {name}", [figure, *scaling(rounds)])
+    for name in builds:
+        for gradients in (False, True):
+            flops, peak = 2 * N * MLP.size * (3 if gradients else 1), peaks[name]
+            rounds, within = bench.rounds(), partial(build_for, name)
+            add_all(bench, rounds, ours, torch_form, partial(call, gradients=gradients), within)
+            rounds.time("ours in float32", call(ours_float32, gradients), bench.threads, within)
+            rounds.ask("limit", lambda peak=peak, flops=flops: flops / peak(bench.threads), bench.threads)
+            rounds.run()
+            asked = [Asked("float32", rounds.ratio("ours in float32", "ours"), 1.6)] if gradients else []
+            if name == "avx512bf16" and not gradients:
+                asked.append(share("limit", rounds.ratio("limit", "ours"), 0.80))
+            passes = "forward + backward" if gradients else "forward"
+            yield row(rounds, f"MLP in bfloat16 {passes}, {name} build", [*asked, *scaling(rounds)])
 
 
 def grid_rows(bench: Bench) -> Iterator[Row]:
@@ -214,7 +218,7 @@ class _GridForms:
 
 
 def build_rows(bench: Bench) -> Iterator[Row]:
-    """Every build of the core that runs here against the best one, and how far its values are from float64."""
+    """Builds for sets of vector instructions beside one another, and how far their values are from float64."""
     grid, (x, params, d_out) = _GridForms(LARGE_GRID), _mlp_data(torch.float32)
 
     def mlp(x: Tensor, params: Tensor) -> Tensor:
@@ -224,11 +228,11 @@ def build_rows(bench: Bench) -> Iterator[Row]:
         "MLP": learning(mlp, x, params, d_out),
         "grid": learning(grid.ours, grid.x, grid.table, grid.d_out),
     }
-    names = native.available()
+    names = [name for name in ("avx512", "avx2", "baseline") if name in native.available()]
     for what, call in calls.items():
         rounds = bench.rounds()
         for name in names:
-            rounds.time(name, _within(name, call), bench.threads)
+            rounds.time(name, call, bench.threads, partial(build_for, name))
         if what == "MLP":
             peaks = {"avx512": bench.limits.fma, "avx2": bench.limits.fma256}
             for name in peaks.keys() & set(names):
@@ -247,14 +251,6 @@ def build_rows(bench: Bench) -> Iterator[Row]:
             yield Row(
                 f"{what} forward + backward, {name} build", milliseconds, limit, asked=asked, values=rounds.values
             )
-
-
-def _within(name: str, call: Callable[[], object]) -> Callable[[], object]:
-    def run() -> None:
-        with build_for(name):
-            call()
-
-    return run
 
 
 @torch.no_grad()

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from limits import GridBound
 from operations import Bench, scaling
 from report import Asked, Row
 from rounds import Rounds
 from substitutes import torch_reference
 
 from fields.encodings import Hash
+from fields.encodings.grid import GridEncoding
 from fields.field import RadianceField, RadianceFieldConfig, build, initialise
 from fields.fitting import FitConfig, Step, fit
 from fields.networks import MLP
@@ -107,15 +109,28 @@ class Turns:
         return sum(n for _, n in self.taken[1:]) / sum(seconds for seconds, _ in self.taken[1:])
 
 
+def least_seconds(bench: Bench, field: RadianceField, n: int, training: bool) -> float:
+    """Of n samples, if nothing had to be done but the networks' products at the peak and the grid's random accesses."""
+    assert isinstance(field.encoding, GridEncoding)
+    seconds = 0.0
+    for network in (field.density_network, field.color_network):
+        half = network.shape.precision == "bfloat16"
+        limits = (bench.limits.tiles, bench.limits.bfloat16) if half else (bench.limits.fma,)
+        seconds += 2 * network.shape.size * n * (3 if training else 1) / max(peak(bench.threads) for peak in limits)
+    bound = GridBound(bench.limits, field.encoding.shape, n)
+    return seconds + (bound.forward_backward(bench.threads) if training else bound.forward(bench.threads))
+
+
 def step_rows(bench: Bench, scene: Capture, state: Fitted) -> Iterator[Row]:
     """The complete training step of the preset: ours, and the same in the torch reference."""
     period = state.field.occupancy.config.update_every
-    n_rounds = 4 if bench.compile else 2
+    n_rounds, batch = 4 if bench.compile else 2, state.config.batch
     kinds = {"eager": False} | ({"compiled": True} if bench.compile else {})
     for march in (True, False):
         rounds = Rounds(n_rounds, n_rounds)
         turns = {"ours": Turns(state, period)}
         rounds.ask("ours", turns["ours"], bench.threads)
+        rounds.ask("limit", lambda: batch / least_seconds(bench, state.field, batch, True), bench.threads)
         if bench.threads > 1:
             turns["1 thread"] = Turns(state, period)
             rounds.ask("ours on 1 thread", turns["1 thread"], 1)
@@ -135,7 +150,7 @@ def step_rows(bench: Bench, scene: Capture, state: Fitted) -> Iterator[Row]:
             asked += [Asked("threads", times["1 thread"], 1.8)] if "1 thread" in times else []
         name = "radiance step of the preset" if march else "the same, torch's marched by ours"
         figures = times.get("eager"), times.get("compiled"), times.get("1 thread")
-        yield Row(name, f"{ours / 1e6:.2f} M/s", None, *figures, asked, rounds.values)
+        yield Row(name, f"{ours / 1e6:.2f} M/s", rounds.ratio("ours", "limit"), *figures, asked, rounds.values)
 
 
 def inference_row(bench: Bench, scene: Capture, field: RadianceField, name: str, least: float) -> Row:
@@ -151,11 +166,13 @@ def inference_row(bench: Bench, scene: Capture, field: RadianceField, name: str,
     rounds.time("ours", call, bench.threads)
     if bench.threads > 1:
         rounds.time("ours on 1 thread", call, 1)
+    rounds.ask("limit", lambda: least_seconds(bench, field, n_samples, False), bench.threads)
     rounds.run()
     rate = n_samples / rounds.median("ours") / 1e6
     asked = [Asked("M samples/s", rate, least, "{:.2f}"), *scaling(rounds)]
     times = rounds.ratio("ours on 1 thread", "ours") if bench.threads > 1 else None
-    return Row(f"inference, {name}", f"{rate:.2f} M/s", scaling=times, asked=asked, values=rounds.values)
+    limit = rounds.ratio("limit", "ours")
+    return Row(f"inference, {name}", f"{rate:.2f} M/s", limit, scaling=times, asked=asked, values=rounds.values)
 
 
 def memory_row(state: Fitted, n_steps: int) -> Row:

@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +30,8 @@ class Contender:
     """Of torch, which rules ours too."""
     timed: bool
     """Otherwise the call returns the value."""
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What all calls of a turn run in."""
 
 
 @dataclass
@@ -41,9 +44,15 @@ class Rounds:
     contenders: dict[str, Contender] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
 
-    def time(self, name: str, call: Callable[[], object], threads: int) -> None:
-        """Add a contender whose calls are timed."""
-        self.contenders[name] = Contender(call, threads, timed=True)
+    def time(
+        self,
+        name: str,
+        call: Callable[[], object],
+        threads: int,
+        within: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Add a contender whose calls are timed; its turns run in the context that `within` makes."""
+        self.contenders[name] = Contender(call, threads, timed=True, within=within)
 
     def ask(self, name: str, call: Callable[[], float], threads: int) -> None:
         """Add a contender that tells its value."""
@@ -59,7 +68,9 @@ class Rounds:
             shift = i % len(names)
             for name in names[shift:] + names[:shift]:
                 if not slow[name] or i < self.n_slow:
-                    self.values[name][i] = _turn(self.contenders[name], warm=not slow[name])
+                    contender = self.contenders[name]
+                    with contender.within():
+                        self.values[name][i] = _turn(contender, warm=not slow[name])
         torch.set_num_threads(n_threads)
 
     def __contains__(self, name: str) -> bool:
@@ -78,11 +89,12 @@ class Rounds:
 def _first_call(contender: Contender) -> float:
     """Seconds of a call, after one that may compile."""
     torch.set_num_threads(contender.threads)
-    contender.call()
-    started = time.perf_counter()
-    if contender.timed:
+    with contender.within():
         contender.call()
-    return time.perf_counter() - started
+        started = time.perf_counter()
+        if contender.timed:
+            contender.call()
+        return time.perf_counter() - started
 
 
 def _turn(contender: Contender, warm: bool) -> float:

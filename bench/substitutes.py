@@ -76,5 +76,6 @@ def build_for(name: str) -> Iterator[None]:
 
 def _forget_specs() -> None:
     """Descriptions of grids and networks belong to the build that made them."""
-    ops.grid_spec.cache_clear()
-    ops.mlp_spec.cache_clear()
+    for function in vars(ops).values():
+        if isinstance(function, functools._lru_cache_wrapper):
+            function.cache_clear()

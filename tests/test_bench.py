@@ -110,10 +110,10 @@ def test_each_build_is_put_in_place():
     for name in native.available():
         with build_for(name):
             assert native.isa() == name
-            assert type(ops.mlp_spec(shape)).__module__.endswith(name)
+            assert type(ops.mlp_spec(shape, x)).__module__.endswith(name)
             ops.mlp(x, params, shape)
     assert native.isa() == ours
-    assert type(ops.mlp_spec(shape)).__module__.endswith(ours)
+    assert type(ops.mlp_spec(shape, x)).__module__.endswith(ours)
 
 
 def test_turns_end_by_themselves():

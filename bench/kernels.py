@@ -45,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        limits = Limits(folder, given.threads)
-        bench = Bench(limits, given.threads, 3 if given.quick else 7, 1 if given.quick else 3, not given.quick)
+        try:
+            limits = Limits(folder, given.threads)
+        except RuntimeError as error:
+            sys.exit(str(error))
+        n_rounds, n_slow = (3, 1) if given.quick else (7, 3)
+        bench = Bench(limits, given.threads, n_rounds, n_slow, not given.quick and compiles())
         shown.print(machine(given.threads))
         measured = limit_values(bench)
         shown.print(plain_table("limits of this machine", *limit_table(measured, given.threads)))
@@ -68,6 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         given.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0
+
+
+def compiles() -> bool:
+    """Whether torch.compile works here; it needs a C++ compiler and Python's headers."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(4))
+    except RuntimeError as error:
+        print(f"torch.compile is left out, since it fails here: {str(error).strip().splitlines()[0]}")
+        return False
+    return True
 
 
 def all_rows(bench: Bench, names: Sequence[str], folder: Path) -> Iterator[Row]:

@@ -13,11 +13,13 @@ from types import ModuleType
 from unittest.mock import patch
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fields.kernels import native, ops, reference
+from fields.kernels.bits import pack_bits, unpack_bits
 from fields.kernels.shapes import MarchShape
+from fields.rendering import occupancy
 
 COMPILED = {"grid_encode": (0,), "mlp": (0, 3, 4), "harmonics": (0,), "composite": (0, 1, 2, 3, 4), "adam": ()}
 """Functions of the reference that torch.compile takes, and which of their arguments differ in length from step to step.
@@ -45,7 +47,7 @@ def _compiled(function: Callable[..., object], varying: Sequence[int]) -> Callab
 
 @contextmanager
 def torch_reference(*, compiled: bool, march: bool) -> Iterator[None]:
-    """Every operation by the torch reference; marching too if `march`, else by the native core."""
+    """Every operation by the torch reference; marching and its bits too if `march`, else those by the native core."""
     is_native, native_march = ops.is_native, ops.march
 
     def march_natively(
@@ -56,12 +58,35 @@ def torch_reference(*, compiled: bool, march: bool) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(ops, "is_native", lambda *_: False))
-        if not march:
+        if march:
+            stack.enter_context(patch.object(occupancy, "set_bits", set_bits))
+            stack.enter_context(patch.object(occupancy, "visit_cells", visit_cells))
+        else:
             stack.enter_context(patch.object(ops, "march", march_natively))
         if compiled:
             for name, function in compiled_reference().items():
                 stack.enter_context(patch.object(reference, name, function))
         yield
+
+
+def set_bits(words: Int[Tensor, " W"], resolution: int) -> Int[Tensor, " N"]:
+    """As `fields.kernels.bits`, by torch on a CPU too."""
+    return unpack_bits(words, resolution).view(-1).nonzero()[:, 0]
+
+
+def visit_cells(
+    cells: Int[Tensor, " N"],
+    found: Float[Tensor, " N"],
+    decay: float,
+    threshold: float,
+    allowed: Int[Tensor, " W"],
+    density: Float[Tensor, " C"],
+    bits: Int[Tensor, " W"],
+) -> None:
+    """The same."""
+    n = round(len(density) ** (1 / 3))
+    above = reference.visit_cells(cells, found, decay, threshold, density)
+    bits.copy_(pack_bits(above.view(n, n, n)) & allowed)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import substitutes
 import torch
 from limits import Access, GridBound, Limits, accesses
 from report import Asked
@@ -14,7 +15,7 @@ from rounds import Rounds
 from substitutes import build_for, torch_reference
 from turns import take_turns
 
-from fields.kernels import native, ops, reference
+from fields.kernels import bits, native, ops, reference
 from fields.kernels.shapes import MlpShape, grid_shape
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
@@ -91,6 +92,20 @@ def test_a_figure_is_met_or_not():
     assert Asked("growth", 0.5, 1.0, at_most=True).met and not Asked("growth", 1.5, 1.0, at_most=True).met
     assert not Asked("eager", float("nan"), 2.0).met
     assert "not met" in Asked("eager", 1.9, 2.0).line()
+
+
+def test_torch_keeps_the_same_bits():
+    """Where the native core would have kept them."""
+    g = torch.Generator().manual_seed(0)
+    density, allowed = torch.rand(8**3, generator=g), bits.pack_bits(torch.rand(8, 8, 8, generator=g) < 0.7)
+    cells, found = torch.arange(0, 8**3, 3), torch.rand(171, generator=g)
+    kept = []
+    for module in (bits, substitutes):
+        now, words = density.clone(), allowed.clone()
+        module.visit_cells(cells, found, 0.8, 0.4, allowed, now, words)
+        kept.append((now, words, module.set_bits(words, 8)))
+    assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
+    assert 0 < len(kept[0][2]) < 8**3
 
 
 @pytest.mark.parametrize("march", [True, False])

@@ -5,6 +5,7 @@
     state.safetensors   the same tensors and all else that fitting needs to go on bit-exactly, of one moment
     metrics.jsonl       one line per logged step
     eval.json           metrics on held-out data
+    profile.png         where the time of fitting went, if that was asked for
     renders/ exports/   pictures and meshes
 
 Every file is written under a temporary name in the same folder, synced and renamed, so that a reader finds a whole file

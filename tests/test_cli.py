@@ -84,6 +84,8 @@ def test_progress_is_plain_lines_when_it_is_not_a_terminal(fieldfit: Program, tm
     assert re.match(r"100%  step 30  ETA 0:00  loss \S+  \S+ dB  \S+ [kMG] samples/s$", lines[1])
     assert lines[2].split() == ["stage", "ms", "/", "step", "share"]
     assert {"forward", "backward"} <= {line.split()[0] for line in lines[3:]}
+    assert lines[-1] == "the same over time: runs/a/profile.png"
+    assert (tmp_path / "runs/a/profile.png").read_bytes().startswith(b"\x89PNG")
     assert "\x1b" not in done.stderr
 
 

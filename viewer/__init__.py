@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from viewer.orbits import orbit
     from viewer.paths import CameraPath, interpolate, read_camera_path, write_camera_path
     from viewer.pictures import comparison, depth_colours, frusta, normal_colours, save_png
+    from viewer.stages import stage_picture
     from viewer.video import read_video, write_frames, write_video
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "read_camera_path",
     "read_video",
     "save_png",
+    "stage_picture",
     "write_camera_path",
     "write_frames",
     "write_video",
@@ -36,6 +38,8 @@ def __getattr__(name: str) -> object:
             module = "viewer.paths"
         case "comparison" | "depth_colours" | "frusta" | "normal_colours" | "save_png":
             module = "viewer.pictures"
+        case "stage_picture":
+            module = "viewer.stages"
         case "read_video" | "write_frames" | "write_video":
             module = "viewer.video"
         case _:

@@ -106,7 +106,7 @@ def side_by_side(pictures: Sequence[Picture], labels: Sequence[str]) -> Picture:
     draw, x = ImageDraw.Draw(canvas), 0
     for picture, label in zip(pictures, labels, strict=True):
         canvas.paste(Image.fromarray(picture), (x, top))
-        draw.text((x + 3, top / 2), label, INK, font=_font(size), anchor="lm")
+        draw.text((x + 3, top / 2), label, INK, font=font(size), anchor="lm")
         x += picture.shape[1] + GAP
     return np.asarray(canvas)
 
@@ -140,7 +140,7 @@ def frusta(describe: Mapping[str, Any], path: Cameras | None = None, height: int
     for title, view in (("from an angle", _view(up, splits, 25.0)), ("from above", _view(up, splits, 90.0))):
         panel = Image.new("RGB", (size, size), PAPER)
         _draw_capture(ImageDraw.Draw(panel), size, view, box, pyramids, line)
-        ImageDraw.Draw(panel).text((0.03 * size, 0.03 * size), title, INK, font=_font(0.027 * size))
+        ImageDraw.Draw(panel).text((0.03 * size, 0.03 * size), title, INK, font=font(0.027 * size))
         panels.append(panel.reduce(scale))
     canvas = Image.new("RGB", (2 * height, height + height // 14), PAPER)
     for i, panel in enumerate(panels):
@@ -152,16 +152,16 @@ def frusta(describe: Mapping[str, Any], path: Cameras | None = None, height: int
 
 
 def _legend(draw: ImageDraw.ImageDraw, height: int, splits: Mapping[str, Cameras], box: Box, path: Any) -> None:
-    x, y, font = 0.03 * height, height * 1.03, _font(0.027 * height)
+    x, y, size = 0.03 * height, height * 1.03, 0.027 * height
     parts = [(f"{name} {len(cameras)}", SPLIT_COLOURS[name]) for name, cameras in splits.items()]
     parts += [("path", PATH_COLOUR)] if path is not None else []
     parts.append(("box " + " x ".join(f"{edge:.3g}" for edge in box.size), INK))
     for text, colour in parts:
         draw.rectangle([x, y - 0.008 * height, x + 0.016 * height, y + 0.008 * height], colour)
-        draw.text((x + 0.026 * height, y), text, INK, font=font, anchor="lm")
-        x += draw.textlength(text, font=font) + 0.075 * height
+        draw.text((x + 0.026 * height, y), text, INK, font=font(size), anchor="lm")
+        x += draw.textlength(text, font=font(size)) + 0.075 * height
     for name, colour in zip("xyz", AXIS_COLOURS, strict=True):
-        draw.text((x, y), name, colour, font=font, anchor="lm")
+        draw.text((x, y), name, colour, font=font(size), anchor="lm")
         x += 0.03 * height
 
 
@@ -238,7 +238,8 @@ def _draw_capture(
         draw.line(flat(np.concatenate([line, line[:1]])), PATH_COLOUR, 2 * width)
 
 
-def _font(size: float) -> Any:
+def font(size: float) -> Any:
+    """Pillow's own, in pixels."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
@@ -22,6 +21,7 @@ from fields.commands.stopping import StopSignals
 from fields.field import Field, RadianceField
 from fields.fitting import Step, fit
 from fields.presets import Config
+from fields.profile import Profile
 from fields.progress import FitProgress
 from fields.rendering.render import look
 from fields.run import Run
@@ -80,23 +80,23 @@ def _check_duration(options: FitOptions) -> None:
             raise UsageError(f"{flag}: expected a number above 0, got {value}")
 
 
-def _fit(job: Job, device: torch.device, profile: bool) -> int:
+def _fit(job: Job, device: torch.device, profiled: bool) -> int:
     """Fit and save; the number of the signal that ended it early, or 0. Raises InputError when no step was taken."""
     module = job.field.to(device)
     state = job.checkpoint.state if job.checkpoint else None
-    stages: Counter[str] = Counter()  # milliseconds
+    profile = Profile() if profiled else None
     with FitProgress(sys.stderr) as progress:
         steps = fit(module, job.scene, job.run.config.fit, state=state)
         first = next(steps, None)  # until it is done there is nothing to save: a signal ends the program
         if first is None:
             progress.print(_why_no_step(job))
             return 0
-        step, saved_at, n_steps = first, time.monotonic(), 0
+        step, saved_at = first, time.monotonic()
         with StopSignals() as stop:
             for step in chain([first], steps):
                 progress.show(step)
-                n_steps += 1
-                stages.update(step.stages)
+                if profile is not None:
+                    profile.add(step)
                 if step.index % LOG_EVERY == 0:
                     _log(job.run, step)
                 if stop.received:
@@ -108,8 +108,9 @@ def _fit(job: Job, device: torch.device, profile: bool) -> int:
             if step.index % LOG_EVERY:
                 _log(job.run, step)
             job.run.save(module, step)
-        if profile:
-            progress.print(_profile(stages, n_steps))
+        if profile is not None:
+            progress.print(profile.table())
+            progress.print(f"the same over time: {_picture(job, profile)}")
         return stop.received
 
 
@@ -133,12 +134,13 @@ def _log(opened: Run, step: Step) -> None:
     )
 
 
-def _profile(stages: Counter[str], n_steps: int) -> str:
-    total = sum(stages.values())
-    lines = [f"{'stage':<20} {'ms / step':>10} {'share':>7}"]
-    for name, milliseconds in stages.most_common():
-        lines.append(f"{name:<20} {milliseconds / n_steps:>10.3f} {milliseconds / total:>7.1%}")
-    return "\n".join([*lines, f"{'all of them':<20} {total / n_steps:>10.3f}"])
+def _picture(job: Job, profile: Profile) -> Path:
+    """Write the picture of where the time went."""
+    from viewer import save_png, stage_picture
+
+    path = job.run.path / "profile.png"
+    save_png(path, stage_picture(profile, f"{job.run.path.name}: where a step's time goes"))
+    return path
 
 
 def _evaluate(job: Job, device: torch.device) -> None:

@@ -49,7 +49,7 @@ class FitOptions:
     network: str | None = None
     """What turns features into values: mlp, silu or siren; by default the preset's."""
     profile: bool = False
-    """Print milliseconds per step by stage at the end."""
+    """Print milliseconds per step by stage at the end, and draw them over time in the run's profile.png."""
     load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
     """How the data are loaded; --seed is that of fitting too."""
 

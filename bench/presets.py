@@ -1,0 +1,181 @@
+"""Are the presets the right ones? Several settings of one kind of signal, fitted to your data at equal wall time.
+
+    python bench/presets.py image PATH --minutes 0.25
+    python bench/presets.py mesh PATH
+    python bench/presets.py capture PATH --minutes 1.25 --downscale 2 --out bench/presets.md
+
+The fits take turns of a second, so that noise of the machine hits all alike; each has its own clock and schedule. What
+comes out is a table in Markdown, best first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from report import machine
+from turns import take_turns
+
+from fields.encodings import Hash
+from fields.field import Field, RadianceField, RadianceFieldConfig, build, initialise
+from fields.fitting import Step, fit
+from fields.networks import MLP
+from fields.presets import Config, preset
+from fields.rendering.render import predictor
+from scenes import load
+from scenes.scene import Kind, LoadOptions, Scene
+
+Change = Callable[[Config], Config]
+
+
+def grid(change: Callable[[Hash], Hash]) -> Change:
+    """A change of the encoding."""
+
+    def apply(config: Config) -> Config:
+        encoding = config.field.encoding
+        assert isinstance(encoding, Hash)
+        return replace(config, field=replace(config.field, encoding=change(encoding)))
+
+    return apply
+
+
+def table_size(more: int) -> Change:
+    """Tables 2^more times as large."""
+    return grid(lambda e: replace(e, log2_table_size=e.log2_table_size + more))
+
+
+def batch(factor: float) -> Change:
+    """So many times as many samples in a step."""
+    return lambda config: replace(config, fit=replace(config.fit, batch=int(config.fit.batch * factor)))
+
+
+def rates(factor: float) -> Change:
+    """Both learning rates, so many times as high."""
+
+    def apply(config: Config) -> Config:
+        o = config.fit.optimiser
+        o = replace(o, table_rate=o.table_rate * factor, network_rate=o.network_rate * factor)
+        return replace(config, fit=replace(config.fit, optimiser=o))
+
+    return apply
+
+
+def radiance(change: Callable[[RadianceFieldConfig], RadianceFieldConfig]) -> Change:
+    """A change of a radiance field."""
+
+    def apply(config: Config) -> Config:
+        assert isinstance(config.field, RadianceFieldConfig)
+        return replace(config, field=change(config.field))
+
+    return apply
+
+
+SAME: dict[str, Change] = {
+    "the preset": lambda config: config,
+    "16 levels x 2": grid(lambda e: replace(e, levels=16, features_per_level=2)),
+    "tables half as large": table_size(-1),
+    "tables twice as large": table_size(1),
+    "half the batch": batch(0.5),
+    "twice the batch": batch(2),
+    "half the rates": rates(0.5),
+}
+SETTINGS: dict[Kind, dict[str, Change]] = {
+    "image": SAME,
+    "mesh": SAME
+    | {"finest level twice as fine": grid(lambda e: replace(e, finest_resolution=2 * e.finest_resolution))},
+    "capture": SAME
+    | {
+        "16 levels x 2, 2^19": grid(lambda e: replace(e, levels=16, features_per_level=2, log2_table_size=19)),
+        "colour network of 2 hidden layers": radiance(lambda f: replace(f, color=MLP(hidden_layers=2))),
+        "networks half as wide": radiance(
+            lambda f: replace(f, density=replace(f.density, hidden_dim=32), color=replace(f.color, hidden_dim=32))
+        ),
+    },
+}
+"""By kind of signal; each is a change of the preset."""
+
+
+@dataclass
+class Trial:
+    """One setting and its fit."""
+
+    scene: Scene
+    config: Config
+    n_samples: int = 0
+
+    def __post_init__(self) -> None:
+        self.field: Field | RadianceField = build(self.config.field, self.scene.describe())
+        initialise(self.field, self.config.fit.seed)
+
+    def steps(self) -> Iterator[Step]:
+        """The fit."""
+        for step in fit(self.field, self.scene, self.config.fit):
+            self.n_samples += step.n_samples
+            yield step
+
+
+def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int) -> list[str]:
+    """Fit all settings in turns; the lines of a table."""
+    base = preset(scene)
+    base = replace(base, fit=replace(base.fit, minutes=minutes, steps=None, seed=seed))
+    trials = {name: Trial(scene, change(base)) for name, change in settings.items()}
+    n_steps = take_turns({name: trial.steps() for name, trial in trials.items()})
+    scores = {name: scene.evaluate(predictor(trial.field.eval())).results for name, trial in trials.items()}
+    metrics = list(next(iter(scores.values())))
+    head = ["setting", *metrics, "parameters", "steps", "million samples"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in sorted(scores, key=lambda name: -scores[name][metrics[0]]):
+        n_parameters = sum(parameter.numel() for parameter in trials[name].field.parameters())
+        numbers = [number(metric, scores[name][metric]) for metric in metrics]
+        work = [f"{n_parameters:,}", str(n_steps[name]), f"{trials[name].n_samples / 1e6:.3g}"]
+        lines.append("| " + " | ".join([name, *numbers, *work]) + " |")
+    return lines
+
+
+def number(metric: str, value: float) -> str:
+    """As many digits as can be told apart."""
+    return f"{value:.2f}" if metric == "psnr" else f"{value:.4f}"
+
+
+def options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=list(SETTINGS))
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--minutes", type=float, default=0.25, help="of fitting, for each setting")
+    parser.add_argument("--downscale", type=int, default=1, help="of photographs, as `fieldfit fit` has it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="SETTING", help="some of the settings, by name")
+    parser.add_argument("--out", type=Path, help="a file that the table is added to, instead of printing it")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0."""
+    given = options(argv)
+    settings = SETTINGS[given.kind]
+    unknown = set(given.only or ()) - set(settings)
+    if unknown:
+        sys.exit(f"--only: no setting {', '.join(sorted(unknown))}; there are: {', '.join(settings)}")
+    scene = load(given.path, options=LoadOptions(downscale=given.downscale))
+    if scene.kind != given.kind:
+        sys.exit(f"{given.path}: holds no {given.kind} but a signal of the kind {scene.kind}")
+    chosen = {name: change for name, change in settings.items() if not given.only or name in given.only}
+    lines = compare(scene, chosen, given.minutes, given.seed)
+    shrunk = f", downscaled by {given.downscale}" if given.downscale > 1 else ""
+    title = f"## {given.kind}: {given.path.name}{shrunk}, {given.minutes * 60:g} s each"
+    text = "\n".join([title, "", machine(torch.get_num_threads()), "", *lines, ""])
+    if given.out is None:
+        print(text)
+        return 0
+    before = given.out.read_text() + "\n" if given.out.exists() else ""
+    given.out.write_text(before + text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

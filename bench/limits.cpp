@@ -10,6 +10,9 @@
 #if defined(__AVX512BF16__) || defined(__FMA__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__AMX_BF16__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -36,6 +39,23 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// Keeps this thread on a core of its own, where the system lets it choose.
+void settle_on(int thread) {
+#if defined(__linux__)
+  cpu_set_t allowed, one;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed) || thread-- > 0) continue;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
+    return;
+  }
+#else
+  (void)thread;
+#endif
+}
+
 // Sum over threads of operations per second. `work(thread)` makes the state of a thread; calling that does some operations
 // and returns how many.
 template <class Work>
@@ -55,10 +75,14 @@ double rate(int threads, double seconds, Work work) {
     }
     rates[thread] = done / (at - begin);
   };
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
-  run(0);
-  for (auto& other : others) other.join();
+  std::vector<std::thread> workers;
+  for (int t = 0; t < threads; ++t) {
+    workers.emplace_back([&run, t] {
+      settle_on(t);
+      run(t);
+    });
+  }
+  for (auto& worker : workers) worker.join();
   double total = 0;
   for (double r : rates) total += r;
   return total;
@@ -145,11 +169,13 @@ double fma_rate(int threads, double seconds) {
       Vector factor = Vector{} + 0.999f, term = Vector{} + 0.001f, sum[kAccumulators];
       keep(factor);
       keep(term);
-      for (int i = 0; i < kAccumulators; ++i) sum[i] = Vector{} + 1.0f * i;
+#pragma GCC unroll 32
+      for (int i = 0; i < kAccumulators; ++i) sum[i] = Vector{} + 1.0f * i, keep(sum[i]);
       for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 32
         for (int i = 0; i < kAccumulators; ++i) sum[i] = sum[i] * factor + term;
       }
+#pragma GCC unroll 32
       for (int i = 0; i < kAccumulators; ++i) keep(sum[i]);
       return 2.0 * kSteps * kAccumulators * (kVectorBytes / 4);
     };
@@ -165,11 +191,13 @@ double fma256_rate(int threads, double seconds) {
       __m256 factor = _mm256_set1_ps(0.999f), term = _mm256_set1_ps(0.001f), sum[kSums];
       keep(factor);
       keep(term);
-      for (int i = 0; i < kSums; ++i) sum[i] = _mm256_set1_ps(1.0f * i);
+#pragma GCC unroll 32
+      for (int i = 0; i < kSums; ++i) sum[i] = _mm256_set1_ps(1.0f * i), keep(sum[i]);
       for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 32
         for (int i = 0; i < kSums; ++i) sum[i] = _mm256_fmadd_ps(sum[i], factor, term);
       }
+#pragma GCC unroll 32
       for (int i = 0; i < kSums; ++i) keep(sum[i]);
       return 2.0 * kSteps * kSums * 8;
     };
@@ -190,11 +218,13 @@ double bfloat16_rate(int threads, double seconds) {
       __m512i one = _mm512_set1_epi32(0x3f803f80);
       __m512 sum[kAccumulators];
       keep(one);
-      for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm512_setzero_ps();
+#pragma GCC unroll 32
+      for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm512_setzero_ps(), keep(sum[i]);
       for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 32
         for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)one, (__m512bh)one);
       }
+#pragma GCC unroll 32
       for (int i = 0; i < kAccumulators; ++i) keep(sum[i]);
       return 4.0 * kSteps * kAccumulators * 16;
     };

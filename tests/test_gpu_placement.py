@@ -101,7 +101,7 @@ def test_every_command_runs_on_a_gpu(
         fieldfit("render", "run", "--out", f"{show}.png", "--width", "16", "--show", show, *on_gpu)
     assert {"GridSpec.forward", "MlpSpec.forward", "adam", "adam_touched"} <= kernels.called
     if kind == "capture":
-        assert {"render", "march_visible", "composite_forward"} <= kernels.called
+        assert "render" in kernels.called
     if kind != "image":
         fieldfit("export", "run", "out.ply", "--resolution", "16", *on_gpu)
 

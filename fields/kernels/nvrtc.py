@@ -119,6 +119,8 @@ class Compiler:
         """
         for name in _libraries():
             try:
+                for builtins in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")):
+                    ctypes.CDLL(str(builtins))  # which it looks for by its name alone
                 return cls(ctypes.CDLL(name))
             except OSError:
                 continue

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from scenes.errors import InputError
+
 PACKAGES = (
     "torch",
     "numpy",
@@ -147,7 +149,8 @@ def _gpu() -> list[Finding]:
         driver = (_nvidia_smi() or ["unknown driver"])[0].partition(", ")[2]
         return [
             Finding("GPU", f"{', '.join(names)} (CUDA {torch.version.cuda}, driver {driver or 'unknown'})"),
-            Finding("GPU back ends", f"torch; optional: {optional}"),
+            _gpu_kernels(),
+            Finding("GPU back ends", f"fieldfit's own kernels; optional: {optional}"),
         ]
     cards = _nvidia_smi()
     if cards:
@@ -155,6 +158,15 @@ def _gpu() -> list[Finding]:
         advice = f"{reason}: install a CUDA build of torch for this driver to use the GPU"
         return [Finding("GPU", f"{'; '.join(cards)}, not used", advice)]
     return [Finding("GPU", f"none: everything runs on the CPU; optional GPU back ends: {optional}")]
+
+
+def _gpu_kernels() -> Finding:
+    from fields.kernels import nvrtc
+
+    try:
+        return Finding("GPU kernels", f"compiled on first use by {nvrtc.ready()}, kept in {nvrtc.cache_folder()}")
+    except InputError as error:
+        return Finding("GPU kernels", "cannot be compiled or loaded", str(error))
 
 
 def _nvidia_smi() -> list[str]:

@@ -45,7 +45,7 @@ class Shim:
     folder: Path
     cuda: Path = ROOT / "cuda"
     environment: dict[str, str] = field(default_factory=dict)
-    timeout: float = 60.0
+    timeout: float = 300.0
     architecture: int = 80
     processors: int = 2
     shared_limit: int = 99 * 1024

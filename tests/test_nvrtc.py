@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from fields.kernels import nvrtc
-from fields.kernels.nvrtc import Compiler, Driver, Program
+from fields.kernels.nvrtc import Compiler, Driver, Gpu, Program
 from scenes.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +104,10 @@ def test_a_driver_that_is_too_old_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("load", "message"),
-    [("Driver", "need NVIDIA's driver, and it was not found"), ("Compiler", "need NVRTC .*pip install")],
+    [
+        ("Driver", "need NVIDIA's driver, and it was not found .*: install it, or use --device cpu"),
+        ("Compiler", "need NVRTC .*pip install"),
+    ],
 )
 def test_what_is_missing_is_named(load: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> ctypes.CDLL:
@@ -131,3 +135,54 @@ def test_nothing_is_looked_for_before_a_cuda_tensor_comes() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+class NotingDriver:
+    """A driver that notes what it is asked, in a process whose current context is `current`."""
+
+    version = 13000
+
+    def __init__(self, current: int) -> None:
+        self.current, self.asked = current, list[str]()
+
+    def call(self, name: str, *arguments: object) -> None:
+        self.asked.append(name)
+        if name == "cuCtxGetCurrent":
+            arguments[0]._obj.value = self.current  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def gpu_with(driver: NotingDriver, monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """A GPU at address 7 whose arrays are the CPU's."""
+    gpu = object.__new__(Gpu)
+    gpu.device, gpu.driver, gpu.context = torch.device("cpu"), driver, ctypes.c_void_p(7)  # pyright: ignore
+    gpu._kernels = {(Program("grid.cu"), "grid_forward"): ctypes.c_void_p(1)}
+
+    class Stream:
+        cuda_stream = 5
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    return gpu
+
+
+@pytest.mark.parametrize(("current", "moves"), [(7, 0), (0, 2), (8, 2)])
+def test_kernels_run_in_their_own_gpus_context(current: int, moves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever GPU a thread was busy with last, and what it is busy with stays so."""
+    driver = NotingDriver(current)
+    gpu_with(driver, monkeypatch).launch(Program("grid.cu"), "grid_forward", (1, 1), 32, 0, (torch.zeros(1), 1, None))
+    assert [name for name in driver.asked if "Push" in name or "Pop" in name] == (
+        ["cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2"] if moves else []
+    )
+    assert driver.asked.count("cuLaunchKernel") == 1
+
+
+def test_an_array_of_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = NotingDriver(7)
+    arrays = torch.zeros(1), torch.zeros(1, device="meta")
+    with pytest.raises(ValueError, match=r"grid_forward runs on cpu, and was given an array on meta"):
+        gpu_with(driver, monkeypatch).launch(Program("grid.cu"), "grid_forward", (1, 1), 32, 0, arrays)
+    assert driver.asked == []
+
+
+def test_a_cpu_tensor_is_not_for_the_kernels() -> None:
+    with pytest.raises(ValueError, match="take tensors on a GPU, got one on cpu"):
+        nvrtc.machine_of(torch.zeros(1))

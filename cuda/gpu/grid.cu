@@ -23,9 +23,9 @@ grid_forward(int n, const __grid_constant__ GridLevels levels, const float* x, c
   store_features<FF_FEATURES>(out + (static_cast<int64_t>(i) * levels.n + l) * FF_FEATURES, features);
 }
 
-// Adds to d_table, and marks what it touches in `touched`, unless that is null. Levels of up to `shared_resolution` vertices per axis are those where neighbouring samples meet in a
-// vertex, so that a warp sums first. The order of additions is the hardware's: sums differ in their last bits from run
-// to run.
+// Adds to d_table, and marks what it touches in `touched`, unless that is null. Levels of up to `shared_resolution`
+// vertices per axis are those where neighbouring samples meet in a vertex, so that a warp sums first. The order of
+// additions is the hardware's: sums differ in their last bits from run to run.
 FF_KERNEL(256, FF_DIM == 4 ? 2 : 4)
 grid_backward_table(int n, const __grid_constant__ GridLevels levels, const float* x, const float* d_out,
                     float* d_table, uint8_t* touched, int shared_resolution) {

@@ -1,17 +1,35 @@
 // Occupancy marching for training in two passes, a thread for each ray: how many samples, then, when their places are
-// known, the samples.
+// known, the samples. Before them, which coarse cells hold an occupied one, so that rays cross empty space in long
+// steps.
 #include "march.cuh"
 
 namespace fieldfit {
 
+// A thread for each coarse cell, whose bits a warp puts together.
+FF_KERNEL(256, 4) coarse_occupancy(int resolution, const uint32_t* occupancy, uint32_t* coarse) {
+  int n = (resolution + kCoarse - 1) / kCoarse, i = thread_index();
+  bool some = false;
+  int x0 = i % n * kCoarse, y0 = i / n % n * kCoarse, z0 = i / (n * n) * kCoarse;
+  for (int z = z0; z < z0 + kCoarse && z < resolution; ++z) {
+    for (int y = y0; y < y0 + kCoarse && y < resolution; ++y) {
+      for (int x = x0; x < x0 + kCoarse && x < resolution; ++x) {
+        uint32_t cell = static_cast<uint32_t>((z * resolution + y) * resolution + x);
+        some |= ((occupancy[cell >> 5] >> (cell & 31u)) & 1u) != 0u;
+      }
+    }
+  }
+  unsigned word = __ballot_sync(kFullWarp, some);
+  if (lane_index() == 0 && i < n * n * n) coarse[i >> 5] = word;
+}
+
 // counts[i + 1] = samples of ray i, counts[0] = 0: their running sum is the offsets.
 FF_KERNEL(256, 4)
 march_count(int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
-            const __grid_constant__ MarchSteps steps, int max_samples, int64_t* counts) {
+            const uint32_t* coarse, const __grid_constant__ MarchSteps steps, int max_samples, int64_t* counts) {
   int i = thread_index();
   if (i == 0) counts[0] = 0;
   if (i >= n) return;
-  MarchRule rule = march_rule(occupancy, steps);
+  MarchRule rule = march_rule(occupancy, coarse, steps);
   RayState<float> ray;
   load_ray(ray, Rays{n, origins, directions, jitter}, i, rule);
   int count = 0;
@@ -24,11 +42,11 @@ march_count(int n, const float* origins, const float* directions, const float* j
 
 FF_KERNEL(256, 4)
 march_write(int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
-            const __grid_constant__ MarchSteps steps, const int64_t* offsets, float* t0s, float* t1s, float* xs,
-            int32_t* rays) {
+            const uint32_t* coarse, const __grid_constant__ MarchSteps steps, const int64_t* offsets, float* t0s,
+            float* t1s, float* xs, int32_t* rays) {
   int i = thread_index();
   if (i >= n) return;
-  MarchRule rule = march_rule(occupancy, steps);
+  MarchRule rule = march_rule(occupancy, coarse, steps);
   RayState<float> ray;
   load_ray(ray, Rays{n, origins, directions, jitter}, i, rule);
   int64_t s = offsets[i], end = offsets[i + 1];

@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
         )
     field = opened.field(device)
     mesh = export_mesh(field, opened.scene, options.out, options.resolution, SurfaceConfig(device=str(device)))
-    lo, hi = mesh.bounds
+    lo, hi = mesh.bounds.tolist()
     watertight = "watertight" if mesh.is_watertight else "not watertight"
     print(f"{options.out}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} triangles, {watertight}")
     print(f"bounds {_point(lo)} to {_point(hi)}")

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fields.kernels.nvrtc import Argument, Machine
+from fields.kernels.nvrtc import Argument, Machine, Program
 
 MAX_LEVELS = 32
 MAX_LAYERS = 16
@@ -84,21 +84,13 @@ def blocks(n: int, threads: int) -> int:
     return (n + threads - 1) // threads
 
 
-def march_steps(occupancy: Tensor, steps: Sequence[int | float]) -> MarchSteps:
-    """(resolution, contracted, near, far, step, cone_angle), checked against the occupancy's bits."""
-    resolution, contracted, near, far, step, cone_angle = steps
-    expect(0 < resolution <= 1024, "the occupancy grid has 1 to 1024 cells per axis")
-    expect_tensor("occupancy", occupancy, (blocks(int(resolution) ** 3, 32),), torch.int32)
-    sound = step > 0 and 0 <= near < far and cone_angle >= 0
-    expect(sound, "marching needs step > 0, 0 <= near < far, cone_angle >= 0")
-    return MarchSteps(int(resolution), int(contracted), near, far, step, cone_angle)
+def each(machine: Machine, program: str, kernel: str, n: int, arguments: Sequence[Argument]) -> None:
+    """Launch a kernel with a thread for each of n."""
+    if n > 0:
+        machine.launch(Program(program), kernel, (blocks(n, 256), 1), 256, 0, arguments)
 
 
-def check_rays(origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple[Argument, ...]:
-    """(n, origins, directions, jitter), as kernels take rays."""
-    n = len(origins)
-    expect_tensor("origins", origins, (n, 3))
-    expect_tensor("directions", directions, (n, 3))
-    if jitter is not None:
-        expect_tensor("jitter", jitter, (n,))
-    return n, origins, directions, jitter
+def each_warp(machine: Machine, program: str, kernel: str, n: int, arguments: Sequence[Argument]) -> None:
+    """Launch a kernel with a warp for each of n."""
+    if n > 0:
+        machine.launch(Program(program), kernel, (blocks(n, 4), 1), 128, 0, arguments)

@@ -126,7 +126,9 @@ class MlpSpec:
             expect_tensor("index", index, (n,), torch.int32)
         return x, x_dim, aux, aux_dim, aux_rows, index
 
-    def forward(self, x: Tensor, params: Tensor, aux: Tensor | None, index: Tensor | None, out: Tensor) -> None:
+    def forward(
+        self, x: Tensor, params: Tensor, aux: Tensor | None, index: Tensor | None, out: Tensor, tape: None = None
+    ) -> None:
         """Write [n, outputs] into `out`."""
         rows_of, n = self.check(x, params, aux, index), len(x)
         expect_tensor("out", out, (n, self.dims[-1]))
@@ -149,9 +151,9 @@ class MlpSpec:
     def backward(
         self, x: Tensor, params: Tensor, aux: Tensor | None, index: Tensor | None, d_out: Tensor, *d: Tensor | None
     ) -> None:
-        """Write `d = (d_x, d_params)`; d_x may be None. The same bits every time on one GPU."""
+        """Write `d = (d_x, d_params)`; d_x may be None, and so is a tape behind them. The same bits every time."""
         rows_of, n = self.check(x, params, aux, index), len(x)
-        d_x, d_params = d
+        d_x, d_params = d[:2]
         assert d_params is not None
         expect_tensor("d_out", d_out, (n, self.dims[-1]))
         expect_tensor("d_params", d_params, (self.size,))

@@ -26,6 +26,7 @@ Argument: TypeAlias = Tensor | int | float | ctypes.Structure | None
 """What a kernel takes: arrays, `int`, `float`, structures by value, null."""
 
 OLDEST_DRIVER = 12000
+OLDEST_ARCHITECTURE = 75
 SHARED_WITHOUT_ASKING = 48 * 1024
 
 
@@ -118,12 +119,14 @@ class Compiler:
         """
         for name in _libraries():
             try:
+                for builtins in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")):
+                    ctypes.CDLL(str(builtins))  # which it looks for by its name alone
                 return cls(ctypes.CDLL(name))
             except OSError:
                 continue
         raise InputError(
             "CUDA tensors need NVRTC to compile fieldfit's kernels, and it was not found: "
-            "install a CUDA build of torch, or `pip install nvidia-cuda-nvrtc`"
+            "install a CUDA build of torch, or `pip install nvidia-cuda-nvrtc`, or use --device cpu"
         )
 
     def compile(self, program: Program, architecture: int) -> tuple[bytes, str]:
@@ -203,8 +206,8 @@ class Driver:
         self.version = version.value
         if self.version < OLDEST_DRIVER:
             raise InputError(
-                f"CUDA tensors need an NVIDIA driver for CUDA {OLDEST_DRIVER // 1000}.0 or later, "
-                f"and this one is for {self.version // 1000}.{self.version % 1000 // 10}: update the driver"
+                f"CUDA tensors need an NVIDIA driver for CUDA {cuda_version(OLDEST_DRIVER)} or later, and this one is "
+                f"for {cuda_version(self.version)}: update the driver, or use --device cpu"
             )
 
     @classmethod
@@ -218,7 +221,9 @@ class Driver:
         try:
             return cls(ctypes.CDLL("libcuda.so.1"))
         except OSError as error:
-            raise InputError(f"CUDA tensors need NVIDIA's driver, and it was not found ({error})") from error
+            raise InputError(
+                f"CUDA tensors need NVIDIA's driver, and it was not found ({error}): install it, or use --device cpu"
+            ) from error
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a function of the driver; raise what it reports."""
@@ -246,6 +251,11 @@ class Gpu:
         self.driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
         major, minor, self.processors, self.shared_limit = (self._attribute(device, a) for a in (75, 76, 16, 97))
         self.architecture = 10 * major + minor
+        if self.architecture < OLDEST_ARCHITECTURE:
+            raise InputError(
+                f"{torch.cuda.get_device_name(index)} is of compute capability {major}.{minor}, and fieldfit's kernels "
+                f"need {OLDEST_ARCHITECTURE // 10}.{OLDEST_ARCHITECTURE % 10} (Turing) or later: use --device cpu"
+            )
         self._kernels: dict[tuple[Program, str], ctypes.c_void_p] = {}
 
     def _attribute(self, device: ctypes.c_int, attribute: int) -> int:
@@ -258,7 +268,13 @@ class Gpu:
         if found is None:
             module, found = ctypes.c_void_p(), ctypes.c_void_p()
             cubin = cubin_of(program, self.architecture, self.driver.version)
-            self.driver.call("cuModuleLoadData", ctypes.byref(module), cubin)
+            try:
+                self.driver.call("cuModuleLoadData", ctypes.byref(module), cubin)
+            except RuntimeError as error:
+                raise InputError(
+                    f"{program.source}: the driver, for CUDA {cuda_version(self.driver.version)}, cannot load what "
+                    f"NVRTC {Compiler.load().version} made ({error}): update the driver, or install an older NVRTC"
+                ) from error
             self.driver.call("cuModuleGetFunction", ctypes.byref(found), module, name.encode())
             self._kernels[program, name] = found
         return found
@@ -292,6 +308,21 @@ class Gpu:
         finally:
             if elsewhere:
                 call("cuCtxPopCurrent_v2", ctypes.byref(current))
+
+
+def cuda_version(number: int) -> str:
+    """12040 as 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def ready() -> str:
+    """What compiles and loads kernels here.
+
+    Raises:
+        InputError: a part of it is missing or too old.
+    """
+    driver, compiler = Driver.load(), Compiler.load()
+    return f"NVRTC {compiler.version}, driver for CUDA {cuda_version(driver.version)}"
 
 
 def as_value(argument: Argument) -> ctypes._SimpleCData | ctypes.Structure:

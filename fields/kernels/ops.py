@@ -133,8 +133,8 @@ class _Mlp(torch.autograd.Function):
         ctx: Any, x: Tensor, params: Tensor, shape: MlpShape, aux: Tensor | None, index: Tensor | None, keep: bool
     ) -> Tensor:
         out = x.new_empty(len(x), shape.dims[-1])
-        tape = (native.core().Tape(),) if keep and x.device.type == "cpu" else ()
-        mlp_spec(shape, x, params, aux, index).forward(x, params.detach(), aux, index, out, *tape)
+        tape = core_for(x).Tape() if keep else None
+        mlp_spec(shape, x, params, aux, index).forward(x, params.detach(), aux, index, out, tape)
         ctx.save_for_backward(x, params, aux, index)
         ctx.shape, ctx.tape = shape, tape
         return out
@@ -145,7 +145,7 @@ class _Mlp(torch.autograd.Function):
         x, params, aux, index = ctx.saved_tensors
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_params = torch.empty_like(params)
-        mlp_spec(ctx.shape, x).backward(x, params.detach(), aux, index, d_out.contiguous(), d_x, d_params, *ctx.tape)
+        mlp_spec(ctx.shape, x).backward(x, params.detach(), aux, index, d_out.contiguous(), d_x, d_params, ctx.tape)
         return d_x, d_params, None, None, None, None
 
 
@@ -266,7 +266,7 @@ def composite(
 
 
 class RadianceModel(NamedTuple):
-    """A radiance field that the native core renders in one pass: a 3-D grid and two perceptrons."""
+    """A radiance field that a core renders in one pass: a 3-D grid and two perceptrons."""
 
     grid: GridShape
     density: MlpShape
@@ -300,7 +300,8 @@ class _Render(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(rays.origins)
         out = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
-        native.core().render(*_Render.weights(model, table, density, color), *rays, *how[:-1], *out, how[-1])
+        weights = _Render.weights(model, table, density, color)
+        core_for(table).render(*weights, *rays, *how[:-1], *out, how[-1])
         ctx.save_for_backward(table, density, color, rays.directions, *out)
         ctx.model, ctx.tape, ctx.into = model, how[-1], into
         return out
@@ -313,7 +314,7 @@ class _Render(torch.autograd.Function):
         d_table = torch.zeros_like(table) if into is None else None
         gathered, touched = (d_table, None) if into is None else (into.gradient, into.touched)
         d_density, d_color = torch.empty_like(density), torch.empty_like(color)
-        native.core().render_backward(
+        core_for(table).render_backward(
             *_Render.weights(ctx.model, table, density, color), directions, ctx.tape, *out,
             *(d.contiguous() for d in d_out), gathered, touched, d_density, d_color,
         )  # fmt: skip
@@ -337,8 +338,8 @@ def render(
 ) -> tuple[tuple[Float[Tensor, "N 3"], Float[Tensor, " N"], Float[Tensor, " N"]], int]:
     """March, evaluate and composite in one pass, up to where a ray is opaque: ((rgb, opacity, depth), samples).
 
-    `weights` are the grid's table and the parameters of the two networks. On a CPU they get gradients, in one backward
-    pass, as in `grid_encode`; on a GPU there are none.
+    `weights` are the grid's table and the parameters of the two networks. They get gradients, in one backward pass, as
+    in `grid_encode`.
     """
     how = *march_arguments(shape), min_transmittance
     core = core_for(*weights, *rays)

@@ -56,7 +56,7 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
     jitter = None
     if generator is not None:
         jitter = torch.rand(len(rays), generator=generator, device=generator.device).to(origins.device)
-    if is_fused(field) and origins.device.type == "cpu" and not origins.requires_grad and not directions.requires_grad:
+    if is_fused(field) and not origins.requires_grad and not directions.requires_grad:
         out, n_samples = _fused(field, origins, directions, jitter)
         return _finish(field, rays, *out, n_samples)
     return compose_rays(field, rays, jitter)

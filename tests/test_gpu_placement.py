@@ -1,0 +1,132 @@
+"""Whatever a command does with a field on a GPU, every operation gets its tensors in one place.
+
+There is no GPU here: torch is made to believe in one (pretend_gpu.py), and the native core stands for the CUDA kernels,
+which have the same interface (test_cuda_shim.py holds the kernels themselves to the references).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretend_gpu import PretendGpu
+from tiny_runs import SMALL, write_ball, write_image, write_tetrahedron
+
+from fields import cli
+from fields.commands import evaluate
+from fields.kernels import cuda, native, nvrtc, ops
+from fields.kernels.shapes import MlpShape
+from scenes.errors import InputError
+
+
+class Kernels:
+    """The native core, for tensors that are believed to lie on a GPU."""
+
+    def __init__(self, gpu: PretendGpu) -> None:
+        self.gpu, self.called = gpu, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        of_core = getattr(native.core(), name)
+        if name.endswith("Spec"):
+            return lambda *sizes: Spec(self, of_core(*sizes))
+        return self.checked(name, of_core)
+
+    def checked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.called.add(name)
+            for i, argument in enumerate(arguments):
+                if isinstance(argument, torch.Tensor):
+                    assert self.gpu.holds(argument), f"argument {i} of {name} is on the CPU"
+            with torch._C.DisableTorchFunction():
+                given = [a.spec if isinstance(a, Spec) else a for a in arguments]
+                result = function(*given)
+            for made in result if isinstance(result, tuple) else ():
+                self.gpu.put(made)
+            return result
+
+        return call
+
+
+class Spec:
+    """A grid or a perceptron of the native core."""
+
+    def __init__(self, kernels: Kernels, spec: Any) -> None:
+        self.kernels, self.spec = kernels, spec
+
+    def __getattr__(self, name: str) -> Any:
+        return self.kernels.checked(f"{type(self.spec).__name__}.{name}", getattr(self.spec, name))
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(nvrtc, "ready", lambda: "kernels")
+    ops._grid_spec.cache_clear()
+    ops._mlp_spec.cache_clear()
+    with PretendGpu() as gpu:
+        kernels = Kernels(gpu)
+        monkeypatch.setattr(cuda, "core", lambda: kernels)
+        yield kernels
+    ops._grid_spec.cache_clear()
+    ops._mlp_spec.cache_clear()
+
+
+def fieldfit(*arguments: str | Path) -> None:
+    assert cli.main(["--debug", *map(str, arguments)]) == 0
+
+
+COARSE = ("--field.occupancy.resolution", "16", "--field.occupancy.update-cells", "512", "--field.march.steps", "64")
+
+
+@pytest.mark.parametrize("kind", ["image", "mesh", "capture"])
+def test_every_command_runs_on_a_gpu(
+    kind: str, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write = {"image": write_image, "mesh": write_tetrahedron, "capture": write_ball}[kind]
+    data = write(tmp_path / {"image": "data.png", "mesh": "data.obj", "capture": "data"}[kind])
+    monkeypatch.setattr(evaluate, "EVALUATION_RESOLUTION", 16)
+    small = "--steps", "40", *SMALL[2:], *(COARSE if kind == "capture" else ())
+    on_gpu = "--device", "cuda"
+    fieldfit("fit", data, "--out", "run", *small, *on_gpu)
+    assert "on a GPU, kernels" in capfd.readouterr().out
+    fieldfit("fit", data, "--out", "run", "--resume", "--steps", "42", *on_gpu)
+    fieldfit("eval", "run", *on_gpu)
+    for show in {"image": ("colour",), "mesh": ("colour",), "capture": ("colour", "depth", "normal")}[kind]:
+        fieldfit("render", "run", "--out", f"{show}.png", "--width", "16", "--show", show, *on_gpu)
+    assert {"GridSpec.forward", "MlpSpec.forward", "adam", "adam_touched"} <= kernels.called
+    if kind == "capture":
+        assert "render" in kernels.called
+    if kind != "image":
+        fieldfit("export", "run", "out.ply", "--resolution", "16", *on_gpu)
+
+
+def test_tensors_in_two_places_are_refused(kernels: Kernels) -> None:
+    x, params = torch.zeros(2, 3), torch.zeros(6)
+    shape = MlpShape((3, 2), "relu", "identity", bias=False)
+    with pytest.raises(ValueError, match="expected tensors on one device, got cpu and cuda:0"):
+        ops.mlp(x, params.to("cuda"), shape)
+    with pytest.raises(ValueError, match="expected tensors on one device, got cpu and cuda:0"):
+        ops.mlp(x[:, :2].to("cuda"), params.to("cuda"), shape, torch.zeros(2, 1))
+    assert ops.mlp(x.to("cuda"), params.to("cuda"), shape).device == torch.device("cuda", 0)
+
+
+def test_what_is_missing_ends_a_command_before_it_begins(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> str:
+        raise InputError("CUDA tensors need NVRTC; install it, or use --device cpu")
+
+    monkeypatch.setattr(nvrtc, "ready", missing)
+    data = write_image(tmp_path / "data.png")
+    for name in ("auto", "cuda"):
+        assert cli.main(["fit", str(data), "--out", str(tmp_path / "run"), "--device", name]) == 1
+        assert capfd.readouterr().err.splitlines() == [
+            "fieldfit: CUDA tensors need NVRTC; install it, or use --device cpu"
+        ]
+    assert not (tmp_path / "run").exists()

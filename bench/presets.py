@@ -23,7 +23,6 @@ from turns import take_turns
 from fields.encodings import Hash
 from fields.field import Field, RadianceField, RadianceFieldConfig, build, initialise
 from fields.fitting import Step, fit
-from fields.networks import MLP
 from fields.presets import Config, preset
 from fields.rendering.render import predictor
 from scenes import load
@@ -74,6 +73,11 @@ def radiance(change: Callable[[RadianceFieldConfig], RadianceFieldConfig]) -> Ch
     return apply
 
 
+def networks(**changes: object) -> Change:
+    """The same changes of both networks."""
+    return radiance(lambda f: replace(f, density=replace(f.density, **changes), color=replace(f.color, **changes)))
+
+
 SAME: dict[str, Change] = {
     "the preset": lambda config: config,
     "16 levels x 2": grid(lambda e: replace(e, levels=16, features_per_level=2)),
@@ -89,11 +93,12 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
     | {"finest level twice as fine": grid(lambda e: replace(e, finest_resolution=2 * e.finest_resolution))},
     "capture": SAME
     | {
+        "8 levels x 4": grid(lambda e: replace(e, levels=8)),
+        "4 levels x 8": grid(lambda e: replace(e, levels=4, features_per_level=8)),
         "16 levels x 2, 2^19": grid(lambda e: replace(e, levels=16, features_per_level=2, log2_table_size=19)),
-        "colour network of 2 hidden layers": radiance(lambda f: replace(f, color=MLP(hidden_layers=2))),
-        "networks half as wide": radiance(
-            lambda f: replace(f, density=replace(f.density, hidden_dim=32), color=replace(f.color, hidden_dim=32))
-        ),
+        "networks in float32": networks(precision="float32"),
+        "colour network of 2 hidden layers": radiance(lambda f: replace(f, color=replace(f.color, hidden_layers=2))),
+        "networks half as wide": networks(hidden_dim=32),
     },
 }
 """By kind of signal; each is a change of the preset."""

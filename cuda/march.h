@@ -16,17 +16,19 @@ struct MarchRule {
   float near, far;
   float step;        // smallest step
   float cone_angle;  // a step is at least t * cone_angle
+  float growth;      // log(1 + cone_angle)
 };
 
-// Unit-cube coordinates to field coordinates in [0, 1].
+// Unit-cube coordinates to field coordinates in [0, 1]; returns the largest coordinate before, where the cube is [-1, 1]^3.
 template <class F>
-FF_LANE void contract(F* p) {
+FF_LANE F contract(F* p) {
   F one = splat<F>(1.0f);
   for (int a = 0; a < 3; ++a) p[a] = fma(p[a], splat<F>(2.0f), -one);
   F m = maximum(maximum(abs_(p[0]), abs_(p[1])), abs_(p[2]));
-  F outside = (splat<F>(2.0f) - one / maximum(m, one)) / maximum(m, one);
-  F factor = select(m > one, outside, one) * splat<F>(0.25f);
+  F inverse = one / maximum(m, one);
+  F factor = (splat<F>(2.0f) - inverse) * inverse * splat<F>(0.25f);
   for (int a = 0; a < 3; ++a) p[a] = fma(p[a], factor, splat<F>(0.5f));
+  return m;
 }
 
 template <class F>
@@ -73,34 +75,44 @@ FF_LANE void march_begin(RayState<F>& ray, F jitter, const MarchRule& rule) {
   ray.t = fma(step_at(ray.t, rule), jitter, ray.t);
 }
 
-// A distance that the ray stays within the box lo .. lo + width around x, in field coordinates.
+// How far the ray stays within the box lo .. hi around x, where x moves by `speed` times the distance.
 template <class F>
-FF_LANE F distance_inside(const RayState<F>& ray, const F* x, const F* lo, F width) {
+FF_LANE F distance_inside(const RayState<F>& ray, const F* x, const F* lo, const F* hi, float speed) {
   F least = splat<F>(1e30f), zero = splat<F>(0.0f);
   for (int a = 0; a < 3; ++a) {
-    F face = lo[a] + select(ray.inverse[a] > zero, width, zero);
+    F face = select(ray.inverse[a] > zero, hi[a], lo[a]);
     least = minimum(least, maximum((face - x[a]) * ray.inverse[a], zero));
   }
-  return least;
+  return least * splat<F>(1.0f / speed);
 }
 
-// The same where space is squashed: with m the largest coordinate of a point in [-1, 1] where the middle half of the field
-// is, no field coordinate changes faster along the ray than by half of (4 m - 3) / m^2, nor of 4/3. No ray gets past the
-// field's own faces.
+// A distance that it stays there at least, where space is squashed outside of the cube. With p in [-1, 1]^3 inside, v = dp/dt
+// and m the largest |p|, all of v_a m - p_a m' stay as they are along the ray, and no field coordinate changes faster than by a
+// quarter of (max |v| + 2 sum |v_a m - p_a m'|) / m^2 while m grows. While it falls, not faster than by half of (4 n - 3) / n^2
+// down to n < m, nor of 4/3. No ray gets past the field's own faces.
 template <class F>
-FF_LANE F distance_inside_contracted(const F* x, const F* lo, F width) {
-  F one = splat<F>(1.0f), far = splat<F>(1e3f), face = far, m = splat<F>(0.0f);
+FF_LANE F distance_inside_contracted(const RayState<F>& ray, F t, F m, const F* x, const F* lo, const F* hi) {
+  F one = splat<F>(1.0f), zero = splat<F>(0.0f), two = splat<F>(2.0f), none = splat<F>(1e3f), face = none;
+  F p[3], v[3], from[3], to[3], rise = -two, fastest = zero;
   for (int a = 0; a < 3; ++a) {
-    F hi = lo[a] + width;
-    face = minimum(face, select(lo[a] > splat<F>(1e-6f), x[a] - lo[a], far));
-    face = minimum(face, select(hi < splat<F>(1.0f - 1e-6f), hi - x[a], far));
-    m = maximum(m, abs_(fma(x[a], splat<F>(4.0f), splat<F>(-2.0f))));  // 2 - 1/m outside
+    face = minimum(face, select(lo[a] > splat<F>(1e-6f), x[a] - lo[a], none));
+    face = minimum(face, select(hi[a] < splat<F>(1.0f - 1e-6f), hi[a] - x[a], none));
+    v[a] = ray.d[a] * two;
+    p[a] = fma(v[a], t, fma(ray.o[a], two, -one));
+    rise = maximum(rise, select(abs_(p[a]) < m * splat<F>(1.0f - 1e-6f), -two, select(p[a] > zero, v[a], -v[a])));
+    fastest = maximum(fastest, abs_(v[a]));
+    from[a] = maximum(lo[a], splat<F>(0.25f));
+    to[a] = minimum(hi[a], splat<F>(0.75f));
   }
-  face = maximum(face, splat<F>(0.0f));
-  m = one / maximum(splat<F>(2.0f) - maximum(m, one), splat<F>(1e-6f));
+  face = maximum(face, zero);
+  F drift = zero;
+  for (int a = 0; a < 3; ++a) drift = drift + abs_(v[a] * m - p[a] * rise);
+  F outward = face * splat<F>(4.0f) * m * m / fma(drift, two, fastest);
   F nearer = (m + one) * splat<F>(0.5f);  // where the ray may get within (m - 1) / 4
-  F slow = face * splat<F>(2.0f) * nearer * nearer / fma(nearer, splat<F>(4.0f), splat<F>(-3.0f));
-  return maximum(face * splat<F>(1.5f), minimum(slow, (m - one) * splat<F>(0.25f)));
+  F slow = face * two * nearer * nearer / fma(nearer, splat<F>(4.0f), splat<F>(-3.0f));
+  F inward = maximum(face * splat<F>(1.5f), minimum(slow, (m - one) * splat<F>(0.25f)));
+  F outside = select(rise > zero, outward, inward) * splat<F>(0.999f);
+  return select(m < one, distance_inside(ray, x, from, to, 0.5f), outside);
 }
 
 // The last of the ray's steps, past its next one at least, that begins less than `distance` after t.
@@ -115,9 +127,8 @@ FF_LANE F last_step_within(F t, F distance, const MarchRule& rule) {
   F knee = splat<F>(rule.step / rule.cone_angle);
   F equal = floor_(minimum(distance, maximum(knee - t, splat<F>(0.0f))) * splat<F>(1.0f / rule.step));
   F next = t + step_at(t, rule);
-  F growth = splat<F>(log_(1.0f + rule.cone_angle));
-  F n = floor_(log_(one + minimum(distance / t, splat<F>(1e6f))) / growth);
-  F grown = t * exp_(n * growth);
+  F n = floor_(log_(one + minimum(distance / t, splat<F>(1e6f))) * splat<F>(1.0f / rule.growth));
+  F grown = t * exp_(n * splat<F>(rule.growth));
   F jump = select(t < knee, fma(equal, splat<F>(rule.step), t), select(n > one, grown, next));
   return maximum(jump, next);
 }
@@ -130,8 +141,9 @@ FF_LANE Mask<F> march_step(RayState<F>& ray, const MarchRule& rule, F& t0, F& dt
   t0 = ray.t;
   F middle = fma(dt, splat<F>(0.5f), t0);
   for (int a = 0; a < 3; ++a) x[a] = fma(ray.d[a], middle, ray.o[a]);
-  if (rule.contracted) contract(x);
-  F cell[3], lo[3];
+  F m = splat<F>(0.0f);
+  if (rule.contracted) m = contract(x);
+  F cell[3], lo[3], hi[3];
   cell_of(x, rule.resolution, cell);
   Mask<F> hit = bit_of<F>(rule.occupancy, cell, rule.resolution);
   F size = splat<F>(1.0f / static_cast<float>(rule.resolution)), width = size;
@@ -143,7 +155,8 @@ FF_LANE Mask<F> march_step(RayState<F>& ray, const MarchRule& rule, F& t0, F& dt
     width = select(some, size, splat<F>(static_cast<float>(kCoarse)) * size);
     for (int a = 0; a < 3; ++a) lo[a] = select(some, lo[a], block[a] * width);
   }
-  F distance = rule.contracted ? distance_inside_contracted(x, lo, width) : distance_inside(ray, x, lo, width);
+  for (int a = 0; a < 3; ++a) hi[a] = lo[a] + width;
+  F distance = rule.contracted ? distance_inside_contracted(ray, middle, m, x, lo, hi) : distance_inside(ray, x, lo, hi, 1.0f);
   ray.t = select(hit, t0 + dt, last_step_within(t0, distance, rule));
   return hit;
 }

@@ -9,7 +9,7 @@ MarchRule rule_of(const IntVec& occupancy, int resolution, bool contracted, floa
   int64_t cells = static_cast<int64_t>(resolution) * resolution * resolution;
   expect_size(occupancy.shape(0), static_cast<size_t>((cells + 31) / 32), "occupancy");
   expect(step > 0 && far > near && near >= 0 && cone_angle >= 0, "marching needs step > 0, 0 <= near < far, cone_angle >= 0");
-  return {reinterpret_cast<const uint32_t*>(occupancy.data()), nullptr, resolution, contracted, near, far, step, cone_angle};
+  return {reinterpret_cast<const uint32_t*>(occupancy.data()), nullptr, resolution, contracted, near, far, step, cone_angle, log_(1.0f + cone_angle)};
 }
 
 RayBatch rays_of(const Mat& origins, const Mat& directions, const std::optional<Vec>& jitter) {

@@ -19,7 +19,7 @@ struct Rays {
 };
 
 FF_LANE MarchRule march_rule(const uint32_t* occupancy, const uint32_t* coarse, const MarchSteps& s) {
-  return MarchRule{occupancy, coarse, s.resolution, s.contracted != 0, s.near, s.far, s.step, s.cone_angle};
+  return MarchRule{occupancy, coarse, s.resolution, s.contracted != 0, s.near, s.far, s.step, s.cone_angle, log_(1.0f + s.cone_angle)};
 }
 
 FF_LANE void load_ray(RayState<float>& ray, const Rays& rays, int i, const MarchRule& rule) {

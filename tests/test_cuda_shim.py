@@ -7,9 +7,10 @@ GPU executes them, and how fast, is not in it: bench/device.py, on a machine tha
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -298,13 +299,17 @@ SCENE = Scene(
 )
 
 
-def run_render(core: Core, n: int, least: float) -> None:
-    table, density, color, (o, d, jitter), bits = SCENE.draw(n)
-    specs = grid_spec(core, SCENE.grid), mlp_spec(core, SCENE.density), mlp_spec(core, SCENE.color)
-    steps = *ops.march_arguments(SCENE.march), least
+WIDE = replace(SCENE, density=MlpShape((12, 80, 16), "relu", "identity", bias=True))
+"""Whose tiles have fewer samples than a block has threads."""
+
+
+def run_render(core: Core, n: int, least: float, scene: Scene = SCENE) -> None:
+    table, density, color, (o, d, jitter), bits = scene.draw(n)
+    specs = grid_spec(core, scene.grid), mlp_spec(core, scene.density), mlp_spec(core, scene.color)
+    steps = *ops.march_arguments(scene.march), least
     out = torch.full((n, 3), -1.0), torch.full((n,), -1.0), torch.full((n,), -1.0)
     evaluated = core.render(specs[0], table, specs[1], density, specs[2], color, 2, o, d, jitter, bits, *steps, *out)
-    *expected, counts = SCENE.expected(n, least)
+    *expected, counts = scene.expected(n, least)
     for got, want in zip(out, expected, strict=True):
         (HALF_STORAGE if specs[1].half else GRADIENTS).check(got, want)
     # Where transmittance comes within rounding of its least, one sample more or less is seen.
@@ -320,24 +325,36 @@ def test_render(shim: Shim, half: bool) -> None:
     run_render(core_of(shim, half), 200, 0.05)
 
 
-def barriers(source: str) -> list[int]:
-    return [found.start() for found in re.finditer(r"__sync(threads|warp)\(\);", source)]
+BARRIER = re.compile(r"\b__(sync\w+)\((\)?)")
+OPTIONAL_BARRIERS = """
+namespace shim {
+inline bool left_out(int barrier) {
+  static const char* s = getenv("LEFT_OUT");
+  return s && atoi(s) == barrier;
+}
+inline void syncthreads(int barrier) { if (!left_out(barrier)) __syncthreads(); }
+inline void syncwarp(int barrier) { if (!left_out(barrier)) __syncwarp(); }
+inline int syncthreads_or(int barrier, int predicate) {
+  return left_out(barrier) ? unordered_vote(predicate) != 0 : __syncthreads_or(predicate);
+}
+}  // namespace shim
+"""
+"""For every kind of barrier in the sources, what has a number and can be left out; without it, a vote still counts."""
 
 
 def mutated(folder: Path) -> tuple[Path, int]:
     """A copy of the sources in which an environment variable names a barrier to leave out, and how many there are."""
-    cuda_folder, count = folder / "cuda", 0
+    cuda_folder, count = folder / "cuda", itertools.count()
+
+    def numbered(barrier: re.Match[str]) -> str:
+        return f"shim::{barrier[1]}({next(count)}{barrier[2] or ', '}"
+
     shutil.copytree(ROOT / "cuda", cuda_folder)
     for path in sorted([*cuda_folder.glob("gpu/*.cuh"), *cuda_folder.glob("gpu/*.cu")]):
-        text = path.read_text()
-        for at in reversed(barriers(text)):
-            text = f"{text[:at]}if (!shim::left_out({count})) {text[at:]}"
-            count += 1
-        path.write_text(text)
+        path.write_text(BARRIER.sub(numbered, path.read_text()))
     header = cuda_folder / "gpu/shim/shim.h"
-    left_out = '\nnamespace shim {\ninline bool left_out(int b) {\n  static const char* s = getenv("LEFT_OUT");\n'
-    header.write_text(header.read_text() + left_out + "  return s && atoi(s) == b;\n}\n}  // namespace shim\n")
-    return cuda_folder, count
+    header.write_text(header.read_text() + OPTIONAL_BARRIERS)
+    return cuda_folder, next(count)
 
 
 def everything(shim: Shim) -> None:
@@ -346,7 +363,7 @@ def everything(shim: Shim) -> None:
     run_mlp(core_of(shim), MlpShape((20, 5), "relu", "identity", bias=False), 150)
     run_mlp(core_of(shim), MlpShape((20, 8, 5), "relu", "identity", bias=False), 1100, with_d_x=False)
     run_mlp(core_of(shim, half=True), SMALL, 40)
-    run_render(core_of(shim), 100, 0.05)
+    run_render(core_of(shim), 40, 0.05, WIDE)
     run_render(core_of(shim, half=True), 100, 0.05)
 
 

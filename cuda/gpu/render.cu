@@ -122,8 +122,8 @@ render(const __grid_constant__ GridLevels levels, const float* table, const __gr
       ++place.count;
       if (place.c.transmittance < min_transmittance) place.ray.t = place.ray.t_end;
     }
-    int evaluated = __syncthreads_count(has);
-    if (threadIdx.x == 0) atomicAdd(queue + 1, evaluated);
+    int evaluated = __popc(__ballot_sync(kFullWarp, has));
+    if (lane_index() == 0 && evaluated > 0) atomicAdd(queue + 1, evaluated);
   }
 }
 

@@ -49,22 +49,18 @@ inline void compiler_fence() {
 #endif
 }
 
-struct Warp {
-  pthread_barrier_t barrier;
+struct Meeting {
   std::atomic<uint32_t> arrived{0}, round{0};
-  std::atomic<uint32_t> slot[32][8];
 
-  Warp() { pthread_barrier_init(&barrier, nullptr, 32); }
-
-  // All 32 lanes have arrived; nothing else is implied.
-  void meet() {
+  // All threads have arrived; nothing else is implied.
+  void meet(uint32_t threads) {
     uint32_t now = round.load(std::memory_order_relaxed);
     compiler_fence();
-    if (arrived.fetch_add(1, std::memory_order_relaxed) == 31) {
+    if (arrived.fetch_add(1, std::memory_order_relaxed) == threads - 1) {
       arrived.store(0, std::memory_order_relaxed);
       compiler_fence();
       round.store(now + 1, std::memory_order_relaxed);
-      syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, 32, nullptr, nullptr, 0);
+      syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, threads, nullptr, nullptr, 0);
     } else {
       while (round.load(std::memory_order_relaxed) == now) {
         syscall(SYS_futex, &round, FUTEX_WAIT_PRIVATE, now, nullptr, nullptr, 0);
@@ -74,9 +70,19 @@ struct Warp {
   }
 };
 
+struct Warp {
+  pthread_barrier_t barrier;
+  Meeting meeting;
+  std::atomic<uint32_t> slot[32][8];
+
+  Warp() { pthread_barrier_init(&barrier, nullptr, 32); }
+  void meet() { meeting.meet(32); }
+};
+
 struct Block {
   Index index;
   pthread_barrier_t barrier;
+  Meeting meeting;
   std::vector<Warp> warps;
   std::atomic<int> votes[2] = {0, 0};
   unsigned char* shared;
@@ -176,16 +182,27 @@ void launch(Index grid, unsigned threads, size_t shared_bytes, Kernel kernel) {
 inline void __syncthreads() { pthread_barrier_wait(&shim::block->barrier); }
 inline void __syncwarp() { pthread_barrier_wait(&shim::warp().barrier); }
 
-inline int __syncthreads_count(int predicate) {
-  std::atomic<int>& votes = shim::block->votes[shim::vote_round++ & 1];
-  if (predicate) votes.fetch_add(1);
-  __syncthreads();
-  int count = votes.load();
-  __syncthreads();
-  if (threadIdx.x == 0) votes.store(0);
+namespace shim {
+
+// How many threads of the block vote for it. They wait for each other twice: for all votes, and until all have seen
+// them.
+template <class Wait>
+int vote(int predicate, Wait wait) {
+  std::atomic<int>& votes = block->votes[vote_round++ & 1];
+  if (predicate) votes.fetch_add(1, std::memory_order_relaxed);
+  wait();
+  int count = votes.load(std::memory_order_relaxed);
+  wait();
+  if (threadIdx.x == 0) votes.store(0, std::memory_order_relaxed);
   return count;
 }
-inline int __syncthreads_or(int predicate) { return __syncthreads_count(predicate) != 0; }
+inline int unordered_vote(int predicate) {  // that orders no memory: what a test puts in the place of a barrier
+  return vote(predicate, [] { block->meeting.meet(blockDim.x); });
+}
+
+}  // namespace shim
+
+inline int __syncthreads_or(int predicate) { return shim::vote(predicate, __syncthreads) != 0; }
 
 template <class T>
 T __shfl_sync(unsigned mask, T v, int from) {

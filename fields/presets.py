@@ -43,7 +43,7 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
 
 
 def image_preset(longest: float, pixels: float) -> Config:
-    """A 2-D hash grid that reaches pixel resolution, with room at its finest level for the square that holds the image."""
+    """A 2-D hash grid to pixel resolution, with room at its finest level for the square that holds the image."""
     size = min(max(math.ceil(math.log2(max(min(longest**2, 4 * pixels), 16))), 14), 22)
     encoding = Hash(
         levels=8,

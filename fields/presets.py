@@ -54,7 +54,7 @@ def image_preset(longest: float, pixels: float) -> Config:
     )
     return Config(
         SignalFieldConfig(encoding, MLP(hidden_layers=2)),
-        FitConfig(minutes=min(max(pixels / 12e6, 0.2), 3.0), batch=2**13),
+        FitConfig(minutes=min(max(pixels / 12e6, 0.2), 3.0), batch=2**14),
     )
 
 

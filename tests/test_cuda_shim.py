@@ -248,7 +248,8 @@ def test_adam_touched(shim: Shim, generator: torch.Generator) -> None:
     grad *= marks.repeat_interleave(ALIGNMENT)[:, None]
     wide = [x.double() for x in state]
     reference.adam(wide[0], grad.double(), (wide[1], wide[2]), 1e-2, (0.9, 0.99), 1e-15, 3, skip_zero=True)
-    core_of(shim).adam_touched(state[0], grad, marks, *state[1:], 1e-2, 0.9, 0.99, 1e-15, 1 - 0.9**3, 1 - 0.99**3)
+    rule = 1e-2, 0.9, 0.99, 1e-15, 1 - 0.9**3, 1 - 0.99**3
+    core_of(shim).adam_touched(state[0], grad, marks, state[1], state[2], *rule)
     for got, want in zip(state, wide, strict=True):
         GRADIENTS.check(got, want)
     assert not bool(grad.any()) and not bool(marks.any())

@@ -9,6 +9,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import ModuleType
 from unittest.mock import patch
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from fields.kernels import native, ops, reference
 from fields.kernels.bits import pack_bits, unpack_bits
-from fields.kernels.shapes import MarchShape
+from fields.kernels.shapes import MarchShape, MlpShape
 from fields.rendering import occupancy
 
 COMPILED = {"grid_encode": (0,), "mlp": (0, 3, 4), "harmonics": (0,), "composite": (0, 1, 2, 3, 4), "adam": ()}
@@ -29,7 +30,26 @@ Marching is a loop over data, and stays eager."""
 @functools.cache
 def compiled_reference() -> dict[str, Callable[..., object]]:
     """Each of them, compiled for any number of points."""
-    return {name: _compiled(vars(reference)[name], varying) for name, varying in COMPILED.items()}
+    functions = vars(reference) | {"mlp": torch_mlp(reference.mlp, native.core().has_bfloat16)}
+    return {name: _compiled(functions[name], varying) for name, varying in COMPILED.items()}
+
+
+def torch_mlp(exact: Callable[..., Tensor], has_bfloat16: bool) -> Callable[..., Tensor]:
+    """The perceptron as one would write it for speed: where ours has factors in bfloat16, so have torch's tensors.
+
+    The reference itself, `exact`, rounds float32 tensors as bfloat16 would, which is right and slow.
+    """
+
+    def call(
+        x: Tensor, params: Tensor, shape: MlpShape, aux: Tensor | None = None, index: Tensor | None = None
+    ) -> Tensor:
+        plain = replace(shape, precision="float32")
+        if shape.precision == "float32" or not has_bfloat16:
+            return exact(x, params, plain, aux, index)
+        half = torch.bfloat16
+        return exact(x.to(half), params.to(half), plain, None if aux is None else aux.to(half), index).to(x.dtype)
+
+    return call
 
 
 def _compiled(function: Callable[..., object], varying: Sequence[int]) -> Callable[..., object]:
@@ -63,9 +83,9 @@ def torch_reference(*, compiled: bool, march: bool) -> Iterator[None]:
             stack.enter_context(patch.object(occupancy, "visit_cells", visit_cells))
         else:
             stack.enter_context(patch.object(ops, "march", march_natively))
-        if compiled:
-            for name, function in compiled_reference().items():
-                stack.enter_context(patch.object(reference, name, function))
+        plain = {"mlp": torch_mlp(reference.mlp, native.core().has_bfloat16)}
+        for name, function in (compiled_reference() if compiled else plain).items():
+            stack.enter_context(patch.object(reference, name, function))
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from limits import Access, GridBound, Limits, accesses
 from report import Asked
 from rounds import Rounds
-from substitutes import build_for, torch_reference
+from substitutes import build_for, torch_mlp, torch_reference
+from tolerances import HALF_STORAGE
 from turns import take_turns
 
 from fields.kernels import bits, native, ops, reference
@@ -116,6 +118,16 @@ def test_the_reference_is_put_in_place_and_taken_away(march):
         assert not ops.is_native(x)
         assert torch.equal(ops.grid_encode(x, table, GRID), reference.grid_encode(x, table, GRID))
     assert (ops.is_native, ops.march, reference.mlp) == before
+
+
+def test_torch_computes_in_bfloat16_what_ours_does():
+    shape = MlpShape((4, 16, 2), "relu", "identity", bias=False, precision="bfloat16")
+    x, params = torch.rand(50, 4), torch.rand(shape.size)
+    half = torch_mlp(reference.mlp, has_bfloat16=True)(x, params, shape)
+    exact = reference.mlp(x.double(), params.double(), replace(shape, precision="float32"))
+    assert half.dtype == torch.float32
+    HALF_STORAGE.check(half, exact)
+    assert not torch.equal(half, torch_mlp(reference.mlp, has_bfloat16=False)(x, params, shape))
 
 
 def test_each_build_is_put_in_place():

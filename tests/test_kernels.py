@@ -283,6 +283,24 @@ def test_adam_agrees_with_torch(generator: torch.Generator) -> None:
     VALUES.check(param, other.detach())
 
 
+@pytest.mark.parametrize("width", [16, 48])
+def test_a_sample_that_is_not_finite_leaves_others_alone(width: int) -> None:
+    """Products read rows in wholes of 32 values: what stands behind a narrower row must not come in, be it another
+    sample or memory that an earlier pass has left."""
+    shape = MlpShape((width, width, 3), "relu", "identity", bias=False, precision="bfloat16")
+    earlier = MlpShape((8, 32, 32, 3), "silu", "sigmoid", bias=False)
+    g = torch.Generator().manual_seed(0)
+    x, params = torch.randn(960, width, generator=g), torch.randn(shape.size, generator=g)
+    for _ in range(3):
+        spoiled = torch.full((earlier.size,), torch.nan, requires_grad=True)
+        ops.mlp(torch.zeros(960, 8), spoiled, earlier).sum().backward()
+    expected = ops.mlp(x, params, shape)
+    params.requires_grad_()
+    assert bool(torch.isfinite(ops.mlp(x, params, shape)).all())
+    x[1::2] = torch.nan
+    EXACT.check(ops.mlp(x, params, shape).detach()[::2], expected[::2])
+
+
 @pytest.mark.parametrize("r", [1, 5, 32])
 def test_visits_bring_densities_and_bits_up_to_date(r: int, generator: torch.Generator) -> None:
     """Cells visited twice fade once; cells never visited are infinite; a low mean lowers the threshold."""

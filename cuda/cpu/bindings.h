@@ -18,7 +18,6 @@ namespace nb = nanobind;
 
 namespace fieldfit {
 
-
 using Vec = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Mat = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntVec = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;

@@ -7,7 +7,8 @@ namespace fieldfit {
 
 std::unique_ptr<PackedMlp> pack(const Mlp& mlp) { return mlp.bfloat16 && kHasBFloat16 ? pack_bfloat16(mlp) : pack_float32(mlp); }
 
-void sum_gradients(const Mlp& mlp, const std::vector<std::unique_ptr<MlpGradients>>& parts, float* d_params) {
+void sum_gradients(const PackedMlp& packed, const std::vector<std::unique_ptr<MlpGradients>>& parts, float* d_params) {
+  const Mlp& mlp = packed.mlp;
   float* to = d_params;
   for (int l = 0; l < mlp.layers; ++l) {
     int in = mlp.dims[l], out = mlp.dims[l + 1];
@@ -20,7 +21,7 @@ void sum_gradients(const Mlp& mlp, const std::vector<std::unique_ptr<MlpGradient
       }
       to += count;
     };
-    for (int j = 0; j < out; ++j) add([l](const MlpGradients& g) { return g.weights[l]; }, j * padded(in), in);
+    for (int j = 0; j < out; ++j) add([l](const MlpGradients& g) { return g.weights[l]; }, j * packed.pad[l], in);
     if (mlp.bias) add([l](const MlpGradients& g) { return g.bias[l]; }, 0, out);
   }
 }
@@ -54,7 +55,7 @@ void mlp_backward(const Mlp& mlp, const MlpInput& in, const Tape* tape, const fl
   {
     std::unique_ptr<MlpTile> tile = packed->tile();
     auto& sums = gradients[omp_get_thread_num()];
-    sums = std::make_unique<MlpGradients>(mlp);
+    sums = std::make_unique<MlpGradients>(*packed);
     Range range = share(in.n, omp_get_thread_num(), omp_get_num_threads(), kTile);
     for (int64_t begin = range.begin; begin < range.end; begin += kTile) {
       int n = static_cast<int>(std::min<int64_t>(kTile, range.end - begin));
@@ -67,7 +68,7 @@ void mlp_backward(const Mlp& mlp, const MlpInput& in, const Tape* tape, const fl
       if (d_x) unload_rows(d, packed->pad_in(), n, in.x_dim, d_x + begin * in.x_dim);
     }
   }
-  sum_gradients(mlp, gradients, d_params);
+  sum_gradients(*packed, gradients, d_params);
 }
 
 }  // namespace fieldfit

@@ -12,7 +12,7 @@ Half half_of(float x) { return static_cast<Half>(_mm256_extract_epi16(narrowed(s
 
 class PackedBFloat16 final : public PackedMlp {
  public:
-  explicit PackedBFloat16(const Mlp& m) : PackedMlp(m) {
+  explicit PackedBFloat16(const Mlp& m) : PackedMlp(m, std::max(kLanes, 2 * kPairDepth)) {
     size_t total = 0;
     for (int l = 0; l < m.layers; ++l) total += sizes(l);
     storage_ = Aligned(total);
@@ -21,8 +21,8 @@ class PackedBFloat16 final : public PackedMlp {
     for (int l = 0; l < m.layers; ++l, to += sizes(l - 1)) {
       int in = m.dims[l], out = m.dims[l + 1], in_pad = pad[l], out_pad = pad[l + 1];
       Half* f = reinterpret_cast<Half*>(to);
-      Half* b = f + deep(in_pad) * out_pad;
-      Half* rows = b + deep(out_pad) * in_pad;
+      Half* b = f + static_cast<size_t>(in_pad) * out_pad;
+      Half* rows = b + static_cast<size_t>(in_pad) * out_pad;
       float* bias_row = reinterpret_cast<float*>(rows + 4 * static_cast<size_t>(in_pad));
       for (int j = 0; j < out; ++j) {
         for (int k = 0; k < in; ++k) {
@@ -64,10 +64,8 @@ class PackedBFloat16 final : public PackedMlp {
  private:
   size_t sizes(int l) const {
     size_t in = pad[l], out = pad[l + 1];
-    return (sizeof(Half) * (deep(in) * out + deep(out) * in + 4 * in) + sizeof(float) * out + 63) / 64 * 64;
+    return (sizeof(Half) * (2 * in * out + 4 * in) + sizeof(float) * out + 63) / 64 * 64;
   }
-  // Values that come in whole products' depths of pairs.
-  static size_t deep(size_t values) { return (values + 2 * kPairDepth - 1) / (2 * kPairDepth) * (2 * kPairDepth); }
   Aligned storage_{0};
 };
 
@@ -78,7 +76,7 @@ class BFloat16Tile final : public MlpTile {
   explicit BFloat16Tile(const PackedBFloat16& packed) : p_(packed), own_(packed.kept_bytes()) {
     size_t widest = *std::max_element(p_.pad, p_.pad + p_.mlp.layers + 1);
     size_t in = p_.pad_in(), out = p_.pad_out();
-    scratch_ = Aligned(kTile * (sizeof(float) * (in + 2 * out + widest) + sizeof(Half) * (in + 2 * widest) + 3 * sizeof(Half) * widest) + 64);
+    scratch_ = Aligned(kTile * (sizeof(float) * (in + 2 * out + widest) + sizeof(Half) * (in + 2 * widest) + 3 * sizeof(Half) * widest));
     input = reinterpret_cast<float*>(scratch_.data());
     d_out = input + kTile * in;
     last_ = d_out + kTile * out;

@@ -8,7 +8,7 @@ constexpr int kLeastRows = 4;  // of the backward weights, so that narrow produc
 
 class PackedFloat32 final : public PackedMlp {
  public:
-  explicit PackedFloat32(const Mlp& m) : PackedMlp(m) {
+  explicit PackedFloat32(const Mlp& m) : PackedMlp(m, kLanes) {
     size_t total = 0;
     for (int l = 0; l < m.layers; ++l) total += sizes(l);
     storage_ = Aligned(sizeof(float) * total);

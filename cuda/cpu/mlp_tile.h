@@ -28,30 +28,9 @@ class Aligned {
   std::unique_ptr<void, void (*)(void*)> data_;
 };
 
-// Gradients of the weights that one thread has added up: per layer d_W [out, pad(in)], then d_b [pad(out)].
-struct MlpGradients {
-  std::vector<float> storage;
-  float* weights[kMaxLayers];
-  float* bias[kMaxLayers];
+struct MlpGradients;
 
-  explicit MlpGradients(const Mlp& mlp) {
-    size_t total = 0;
-    for (int l = 0; l < mlp.layers; ++l) total += static_cast<size_t>(padded(mlp.dims[l + 1])) * (padded(mlp.dims[l]) + 1);
-    storage.assign(total, 0.0f);
-    float* to = storage.data();
-    for (int l = 0; l < mlp.layers; ++l) {
-      int out = padded(mlp.dims[l + 1]);
-      weights[l] = to;
-      bias[l] = to + static_cast<size_t>(padded(mlp.dims[l])) * out;
-      to = bias[l] + out;
-    }
-  }
-};
-
-// Sums over threads, in their order, into the layout of the parameters.
-void sum_gradients(const Mlp& mlp, const std::vector<std::unique_ptr<MlpGradients>>& parts, float* d_params);
-
-// The scratch of one thread. Rows are float32, padded to whole vectors with zeros.
+// The scratch of one thread. Rows are float32, padded with zeros.
 class MlpTile {
  public:
   virtual ~MlpTile() = default;
@@ -69,8 +48,9 @@ class MlpTile {
 // Weights in the orders and the precision that the passes read, shared by threads.
 class PackedMlp {
  public:
-  explicit PackedMlp(const Mlp& m) : mlp(m) {
-    for (int l = 0; l <= m.layers; ++l) pad[l] = padded(m.dims[l]);
+  // Rows of layers are padded to a multiple of so many values: products read them in wholes of it.
+  PackedMlp(const Mlp& m, int multiple) : mlp(m) {
+    for (int l = 0; l <= m.layers; ++l) pad[l] = (m.dims[l] + multiple - 1) / multiple * multiple;
   }
   virtual ~PackedMlp() = default;
   virtual std::unique_ptr<MlpTile> tile() const = 0;
@@ -83,6 +63,28 @@ class PackedMlp {
   const Mlp mlp;
   int pad[kMaxLayers + 1];
 };
+
+// Gradients of the weights that one thread has added up: per layer d_W [pad(out), pad(in)], then d_b [pad(out)].
+struct MlpGradients {
+  std::vector<float> storage;
+  float* weights[kMaxLayers];
+  float* bias[kMaxLayers];
+
+  explicit MlpGradients(const PackedMlp& p) {
+    size_t total = 0;
+    for (int l = 0; l < p.mlp.layers; ++l) total += static_cast<size_t>(p.pad[l + 1]) * (p.pad[l] + 1);
+    storage.assign(total, 0.0f);
+    float* to = storage.data();
+    for (int l = 0; l < p.mlp.layers; ++l) {
+      weights[l] = to;
+      bias[l] = to + static_cast<size_t>(p.pad[l]) * p.pad[l + 1];
+      to = bias[l] + p.pad[l + 1];
+    }
+  }
+};
+
+// Sums over threads, in their order, into the layout of the parameters.
+void sum_gradients(const PackedMlp& packed, const std::vector<std::unique_ptr<MlpGradients>>& parts, float* d_params);
 
 std::unique_ptr<PackedMlp> pack(const Mlp& mlp);
 std::unique_ptr<PackedMlp> pack_float32(const Mlp& mlp);

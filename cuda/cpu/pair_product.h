@@ -143,7 +143,7 @@ FF_LANE void tile_block(const PairProduct& p, int64_t r0, int64_t j, int k_end) 
   }
 }
 
-// `rows` is a multiple of 32, `columns` of 16; b has rows of zeros up to a multiple of 16 pairs, where a may be anything.
+// `rows` is a multiple of 32, `columns` of 16; a and b have zeros up to a multiple of 16 pairs.
 template <Start S, End E>
 inline void pair_product(const PairProduct& p, int rows, int columns) {
   int k_end = (p.k_end + kPairDepth - 1) / kPairDepth * kPairDepth, j = 0;

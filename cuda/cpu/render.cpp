@@ -184,8 +184,8 @@ void render_backward(const RadianceModel& model, const RayBatch& rays, RadianceT
     int t = omp_get_thread_num();
     DensityPass density_pass(model.grid, *density);
     ColorPass color_pass(*color, latent, degree);
-    d_density[t] = std::make_unique<MlpGradients>(model.density);
-    d_color[t] = std::make_unique<MlpGradients>(model.color);
+    d_density[t] = std::make_unique<MlpGradients>(*density);
+    d_color[t] = std::make_unique<MlpGradients>(*color);
 #pragma omp for schedule(static, 1)
     for (int64_t b = 0; b < blocks; ++b) {
       int64_t first = b * kBlockRays;
@@ -196,8 +196,8 @@ void render_backward(const RadianceModel& model, const RayBatch& rays, RadianceT
       networks_backward(block, density_pass, color_pass, *d_density[t], *d_color[t]);
     }
   }
-  sum_gradients(model.density, d_density, to.density);
-  sum_gradients(model.color, d_color, to.color);
+  sum_gradients(*density, d_density, to.density);
+  sum_gradients(*color, d_color, to.color);
   std::vector<GridCotangents> parts;
   for (const BlockTape& block : tape.blocks) {
     parts.push_back({block.n, {{block.x[0].data(), block.x[1].data(), block.x[2].data(), nullptr}, 1}, block.features.data()});

@@ -26,6 +26,7 @@ from fields.fitting import Step, fit
 from fields.presets import Config, preset
 from fields.rendering.render import predictor
 from scenes import load
+from scenes.errors import InputError
 from scenes.scene import Kind, LoadOptions, Scene
 
 Change = Callable[[Config], Config]
@@ -166,7 +167,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = set(given.only or ()) - set(settings)
     if unknown:
         sys.exit(f"--only: no setting {', '.join(sorted(unknown))}; there are: {', '.join(settings)}")
-    scene = load(given.path, options=LoadOptions(downscale=given.downscale))
+    try:
+        scene = load(given.path, options=LoadOptions(downscale=given.downscale))
+    except InputError as error:
+        sys.exit(str(error))
     if scene.kind != given.kind:
         sys.exit(f"{given.path}: holds no {given.kind} but a signal of the kind {scene.kind}")
     chosen = {name: change for name, change in settings.items() if not given.only or name in given.only}

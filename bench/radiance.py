@@ -115,7 +115,7 @@ def least_seconds(bench: Bench, field: RadianceField, n: int, training: bool) ->
     seconds = 0.0
     for network in (field.density_network, field.color_network):
         half = network.shape.precision == "bfloat16"
-        limits = (bench.limits.tiles, bench.limits.bfloat16) if half else (bench.limits.fma,)
+        limits = (bench.limits.tiles, bench.limits.bfloat16, bench.limits.fma) if half else (bench.limits.fma,)
         seconds += 2 * network.shape.size * n * (3 if training else 1) / max(peak(bench.threads) for peak in limits)
     bound = GridBound(bench.limits, field.encoding.shape, n)
     return seconds + (bound.forward_backward(bench.threads) if training else bound.forward(bench.threads))

@@ -135,6 +135,22 @@ def test_operation_agrees_with_reference(case: Case, n: int) -> None:
     run_both(case, n)
 
 
+def test_a_module_that_the_processor_does_not_run_is_not_even_loaded() -> None:
+    """Loading alone executes its instructions, and would end the process on a lesser machine."""
+    script = """
+import sys
+from fields.kernels import native, native_baseline
+class Lesser:
+    processor_runs = staticmethod(lambda isa: isa in ("baseline", "avx2") and native_baseline.processor_runs(isa))
+sys.modules["fields.kernels.native_baseline"] = Lesser
+names = native.available()
+assert names and set(names) <= {"baseline", "avx2"}, names
+assert not [name for name in sys.modules if "native_a" in name and not name.endswith("avx2")]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("isa", native.available()[1:])
 def test_every_instruction_set_agrees(isa: str) -> None:
     """The whole table again in a process that is forced to another instruction set."""

@@ -9,6 +9,7 @@ namespace fieldfit {
 namespace {
 
 constexpr int kBlock = 16384;  // samples whose coordinates and features stay in the cache between levels
+constexpr int64_t kFarBytes = 1 << 19;  // of a level that is worth fetching ahead
 
 // The features of one vertex, as one short vector.
 template <int F>
@@ -22,11 +23,22 @@ struct Features {
   static FF_LANE void store(float* p, Vector v) { memcpy(p, &v, sizeof v); }
   static FF_LANE Vector fma(Vector a, float w, Vector c) {
 #if defined(__FMA__)
+    if constexpr (F == 2) {
+      __m128d pair = _mm_castps_pd(_mm_fmadd_ps(widened(a), _mm_set1_ps(w), widened(c)));
+      Vector v;
+      _mm_store_sd(reinterpret_cast<double*>(&v), pair);
+      return v;
+    }
     if constexpr (F == 4) return (Vector)_mm_fmadd_ps((__m128)a, _mm_set1_ps(w), (__m128)c);
     if constexpr (F == 8) return (Vector)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(w), (__m256)c);
 #endif
     return c + a * w;
   }
+
+ private:
+#if defined(__FMA__)
+  static FF_LANE __m128 widened(Vector v) { return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(&v))); }
+#endif
 };
 template <>
 struct Features<1> {
@@ -73,27 +85,43 @@ struct Corners {
   }
 };
 
+// Calls use(i, s, corners) for each sample i of a block, whose vertices lie in lane s of `corners`. Where a level does not fit
+// the second-level cache, they are fetched while the group of samples before them is at work.
+template <int D, int F, bool Write, class Use>
+FF_LANE void for_samples(const Block<D>& block, int count, const GridLevel& level, const float* table, Use use) {
+  Corners<D, F> groups[2];
+  bool far = static_cast<int64_t>(level.entries) * F * static_cast<int64_t>(sizeof(float)) >= kFarBytes;
+  groups[0].find(block, 0, level);
+  for (int begin = 0; begin < count; begin += kLanes) {
+    const Corners<D, F>& corners = groups[begin / kLanes % 2];
+    if (begin + kLanes < count) {
+      Corners<D, F>& next = groups[(begin / kLanes + 1) % 2];
+      next.find(block, begin + kLanes, level);
+      for (int c = 0; far && c < (1 << D); ++c) {
+        for (int s = 0; s < kLanes; ++s) __builtin_prefetch(table + next.first[c][s], Write);
+      }
+    }
+    int lanes = std::min(kLanes, count - begin);
+    for (int s = 0; s < lanes; ++s) use(begin + s, s, corners);
+  }
+}
+
 template <int D, int F>
 void forward(const Grid& grid, int64_t n, const GridPoints& x, float* out) {
   using V = Features<F>;
   int width = grid.n_levels * F;
   Block<D> block;
-  Corners<D, F> corners;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, n - begin));
     block.fill(x, begin, count);
     for (int l = 0; l < grid.n_levels; ++l) {
       const GridLevel& level = grid.levels[l];
       const float* table = grid.table + static_cast<int64_t>(level.offset) * F;
-      for (int i = 0; i < count; i += kLanes) {
-        corners.find(block, i, level);
-        int lanes = std::min(kLanes, count - i);
-        for (int s = 0; s < lanes; ++s) {
-          typename V::Vector acc{};
-          for (int c = 0; c < (1 << D); ++c) acc = V::fma(V::load(table + corners.first[c][s]), corners.weight[c][s], acc);
-          V::store(out + (begin + i + s) * width + l * F, acc);
-        }
-      }
+      for_samples<D, F, false>(block, count, level, table, [&](int i, int s, const Corners<D, F>& corners) {
+        typename V::Vector acc{};
+        for (int c = 0; c < (1 << D); ++c) acc = V::fma(V::load(table + corners.first[c][s]), corners.weight[c][s], acc);
+        V::store(out + (begin + i) * width + l * F, acc);
+      });
     }
   }
 }
@@ -103,22 +131,17 @@ template <int D, int F>
 void add_level(const GridLevel& level, const GridCotangents& of, int width, float* table, uint8_t* marks) {
   using V = Features<F>;
   Block<D> block;
-  Corners<D, F> corners;
   for (int64_t begin = 0; begin < of.n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, of.n - begin));
     block.fill(of.x, begin, count);
-    for (int i = 0; i < count; i += kLanes) {
-      corners.find(block, i, level);
-      int lanes = std::min(kLanes, count - i);
-      for (int s = 0; s < lanes; ++s) {
-        typename V::Vector d = V::load(of.d_out + (begin + i + s) * width);
-        for (int c = 0; c < (1 << D); ++c) {
-          uint32_t first = corners.first[c][s];
-          V::store(table + first, V::fma(d, corners.weight[c][s], V::load(table + first)));
-          if (marks) marks[first / (kTouchedEntries * F)] = 1;
-        }
+    for_samples<D, F, true>(block, count, level, table, [&](int i, int s, const Corners<D, F>& corners) {
+      typename V::Vector d = V::load(of.d_out + (begin + i) * width);
+      for (int c = 0; c < (1 << D); ++c) {
+        uint32_t first = corners.first[c][s];
+        V::store(table + first, V::fma(d, corners.weight[c][s], V::load(table + first)));
+        if (marks) marks[first / (kTouchedEntries * F)] = 1;
       }
-    }
+    });
   }
 }
 

@@ -1,34 +1,9 @@
 // Python bindings of grids, perceptrons, encodings and the optimiser, and what the module says of itself.
 #include "bindings.h"
 #include "pair_product.h"
-
-#if defined(__AMX_BF16__)
-#include <cpuid.h>
-#endif
+#include "processor.h"
 
 using namespace fieldfit;
-
-namespace {
-
-bool supported() {
-#if defined(__AMX_BF16__)
-  unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1) || !may_use_tiles()) return false;
-#endif
-#if defined(__AVX512BF16__)
-  if (!__builtin_cpu_supports("avx512bf16")) return false;
-#endif
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
-
-}  // namespace
 
 NB_MODULE(FIELDFIT_MODULE, m) {
   nb::set_leak_warnings(false);  // cached descriptions of grids and networks live until the interpreter ends
@@ -136,5 +111,5 @@ NB_MODULE(FIELDFIT_MODULE, m) {
   });
 
   bind_rendering(m);
-  m.def("supported", &supported);
+  m.def("processor_runs", &processor_runs);
 }

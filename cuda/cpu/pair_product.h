@@ -3,11 +3,6 @@
 #pragma once
 #include "mlp_tile.h"
 
-#if defined(__AMX_BF16__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 namespace fieldfit {
 
 #if defined(__AVX512BF16__)
@@ -83,12 +78,6 @@ class Tiles {
     return count;
   }
 };
-
-// Linux gives tile registers to processes that ask for them.
-inline bool may_use_tiles() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
 
 // Sums of 32 rows and one or two columns of tiles, from a [32, k] row-major and b [k, columns].
 template <bool Two>

@@ -27,16 +27,21 @@ def _load_openmp() -> None:
 
 def _module(name: str) -> ModuleType | None:
     try:
-        module = importlib.import_module(f"fields.kernels.native_{name}")
+        return importlib.import_module(f"fields.kernels.native_{name}")
     except ModuleNotFoundError:
         return None
-    return module if module.supported() else None
 
 
 def available() -> list[str]:
-    """Instruction sets that were built and that this processor runs, best first."""
+    """Instruction sets that were built and that this processor runs, best first.
+
+    The baseline is asked what the processor runs: a module for more must not even be loaded where it is missing.
+    """
     _load_openmp()
-    return [name for name in NAMES if _module(name) is not None]
+    baseline = _module("baseline")
+    if baseline is None:
+        return []
+    return [name for name in NAMES if baseline.processor_runs(name) and _module(name) is not None]
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fields.encodings import Hash
 from fields.field import SignalFieldConfig
+from fields.networks import MLP
 from fields.presets import Config
 from scenes.image import Image
 
@@ -57,6 +58,7 @@ class DrJitImage:
         dr, nn, types, c = self.dr, self.nn, self.types, self.config
         assert isinstance(c.field, SignalFieldConfig) and isinstance(c.field.encoding, Hash)
         e, m, o = c.field.encoding, c.field.network, c.fit.optimiser
+        assert isinstance(m, MLP)
         growth = (e.finest_resolution / e.base_resolution) ** (1 / max(e.levels - 1, 1))
         self.encoding = nn.HashGridEncoding(
             types.Float32,

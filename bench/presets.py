@@ -99,7 +99,7 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
         "16 levels x 2, 2^19": grid(lambda e: replace(e, levels=16, features_per_level=2, log2_table_size=19)),
         "networks in float32": networks(precision="float32"),
         "colour network of 2 hidden layers": radiance(lambda f: replace(f, color=replace(f.color, hidden_layers=2))),
-        "networks half as wide": networks(hidden_dim=32),
+        "networks twice as wide": networks(hidden_dim=64),
     },
 }
 """By kind of signal; each is a change of the preset."""

@@ -22,6 +22,7 @@ from fields.encodings import Hash
 from fields.encodings.grid import GridEncoding
 from fields.field import RadianceField, RadianceFieldConfig, build, initialise
 from fields.fitting import FitConfig, Step, fit
+from fields.networks.mlp import Perceptron
 from fields.presets import Config, capture_preset
 from fields.rendering.render import look
 from scenes import load
@@ -114,6 +115,7 @@ def least_seconds(bench: Bench, field: RadianceField, n: int, training: bool) ->
     assert isinstance(field.encoding, GridEncoding)
     seconds = 0.0
     for network in (field.density_network, field.color_network):
+        assert isinstance(network, Perceptron)
         half = network.shape.precision == "bfloat16"
         limits = (bench.limits.tiles, bench.limits.bfloat16, bench.limits.fma) if half else (bench.limits.fma,)
         seconds += 2 * network.shape.size * n * (3 if training else 1) / max(peak(bench.threads) for peak in limits)

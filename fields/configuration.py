@@ -1,10 +1,10 @@
 """Frozen dataclasses to JSON and back, by type.
 
 A configuration is a tree of frozen dataclasses whose leaves are numbers, strings, `Literal`s, `None`, tuples and
-string-keyed dictionaries. A member of a union of dataclasses carries its class name under `"type"`; nothing else needs
-a tag, because the annotations say what to expect. Reading is strict: an unknown key, an unknown type or a value of
-another type is an `InputError` that names the place, such as `runs/lego/config.json: field.encoding.levels: expected
-int, got "eight"`.
+string-keyed dictionaries. A member of a union of dataclasses carries its class name under `"type"`, by default that of
+its field's default; nothing else needs a tag, because the annotations say what to expect. Reading is strict: an unknown
+key, an unknown type or a value of another type is an `InputError` that names the place, such as `runs/lego/config.json:
+field.encoding.levels: expected int, got "eight"`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,11 @@ def _read_dataclass(data: Any, cls: type, place: _Place) -> Any:
     for key in data:
         if key not in hints:
             raise place.error(f"{cls.__name__} has no field {json.dumps(key)}{suggestion(key, hints)}")
-    values = {name: _read(data[name], hint, place / name) for name, hint in hints.items() if name in data}
+    values = {
+        f.name: _read(_with_tag(data[f.name], hints[f.name], f.default), hints[f.name], place / f.name)
+        for f in dataclasses.fields(cls)
+        if f.name in data
+    }
     for f in dataclasses.fields(cls):
         if f.init and f.name not in data and f.default is f.default_factory is dataclasses.MISSING:
             raise place.error(f'the field "{f.name}" of {cls.__name__} is missing')
@@ -172,6 +176,14 @@ def _read_dataclass(data: Any, cls: type, place: _Place) -> Any:
         return cls(**values)
     except (ValueError, InputError) as error:
         raise place.error(str(error)) from None
+
+
+def _with_tag(data: Any, annotation: Any, default: Any) -> Any:
+    """Data that were written before there was a choice say nothing of it."""
+    is_choice = sum(dataclasses.is_dataclass(a) for a in alternatives(annotation)) > 1
+    if is_choice and dataclasses.is_dataclass(default) and isinstance(data, dict) and _TAG not in data:
+        return {_TAG: type(default).__name__, **data}
+    return data
 
 
 def _read_tuple(data: Any, annotation: Any, place: _Place) -> tuple[Any, ...]:

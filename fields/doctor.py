@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -31,7 +30,6 @@ PACKAGES = (
     "jaxtyping",
 )
 OPEN3D = ("open3d-cpu", "open3d")
-OPTIONAL = ("nerfacc", "tinycudann")
 ENOUGH_MEMORY = 4 * 2**30
 ENOUGH_DISK = 2 * 2**30
 
@@ -48,7 +46,15 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at the machine. Never raises: what cannot be found out is itself a finding."""
-    parts: tuple[Callable[[], list[Finding]], ...] = (_versions, _open3d, _processor, _memory, _gpu, _folders)
+    parts: tuple[Callable[[], list[Finding]], ...] = (
+        _versions,
+        _open3d,
+        _processor,
+        _memory,
+        _gpu,
+        _gpu_libraries,
+        _folders,
+    )
     findings: list[Finding] = []
     for part in parts:
         try:
@@ -141,23 +147,26 @@ def memory() -> tuple[int, int]:
 def _gpu() -> list[Finding]:
     import torch
 
-    optional = ", ".join(
-        f"{name} {'found' if importlib.util.find_spec(name) else 'not installed'}" for name in OPTIONAL
-    )
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         driver = (_nvidia_smi() or ["unknown driver"])[0].partition(", ")[2]
         return [
             Finding("GPU", f"{', '.join(names)} (CUDA {torch.version.cuda}, driver {driver or 'unknown'})"),
             _gpu_kernels(),
-            Finding("GPU back ends", f"fieldfit's own kernels; optional: {optional}"),
         ]
     cards = _nvidia_smi()
     if cards:
         reason = "this torch is a CPU build" if torch.version.cuda is None else "torch cannot use it"
         advice = f"{reason}: install a CUDA build of torch for this driver to use the GPU"
         return [Finding("GPU", f"{'; '.join(cards)}, not used", advice)]
-    return [Finding("GPU", f"none: everything runs on the CPU; optional GPU back ends: {optional}")]
+    return [Finding("GPU", "none: everything runs on the CPU")]
+
+
+def _gpu_libraries() -> list[Finding]:
+    from fields.kernels.gpu_libraries import INSTALL, obstacle
+
+    found = {name: obstacle(name) for name in INSTALL}
+    return [Finding(name, f"optional; not usable: {why}" if why else "optional; usable") for name, why in found.items()]
 
 
 def _gpu_kernels() -> Finding:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, assert_never
+from typing import Any, Literal, TypeAlias, assert_never
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fields.encodings import EncodingConfig, Hash, build_encoding
+from fields.encodings import EncodingConfig, Hash, TcnnHash, build_encoding
 from fields.encodings.grid import GridEncoding
+from fields.encodings.tcnn import TcnnGridEncoding
 from fields.kernels import ops, reference
-from fields.networks import MLP, NetworkConfig, build_network
+from fields.networks import MLP, NetworkConfig, TcnnMLP, build_network
+from fields.rendering import nerfacc_march
 from fields.rendering.occupancy import Occupancy, OccupancyConfig
 from scenes.box import Box
 
@@ -40,6 +42,8 @@ class MarchConfig:
     """Nothing is in front of this distance from the camera."""
     far: float = 1000.0
     """Nothing is behind this distance."""
+    marcher: Literal["fieldfit", "nerfacc"] = "fieldfit"
+    """What finds the steps; nerfacc needs that library and an NVIDIA GPU, and marches in bounded scenes only."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class RadianceField(nn.Module):
         self.color_network = build_network(config.color, config.latent_dim + direction_dim, 3, "sigmoid")
         self.occupancy = Occupancy(config.occupancy)
         self.march = config.march
+        if config.march.marcher == "nerfacc":
+            nerfacc_march.expect_usable(unbounded)
         # What a ray that leaves an unbounded scene sees; bounded scenes have the background of their data.
         self.background = nn.Parameter(torch.zeros(3)) if unbounded else None
 
@@ -133,15 +139,20 @@ class RadianceField(nn.Module):
 def initialise(field: nn.Module, seed: int) -> None:
     """Draw all parameters anew from a seed."""
     from fields.networks.mlp import Perceptron
+    from fields.networks.tcnn import TcnnPerceptron
 
     generator = torch.Generator().manual_seed(seed)
     for module in field.modules():
-        if isinstance(module, GridEncoding | Perceptron):
+        if isinstance(module, GridEncoding | TcnnGridEncoding | Perceptron | TcnnPerceptron):
             module.initialise(generator)
 
 
 def build(config: FieldConfig, describe: Mapping[str, Any]) -> Field | RadianceField:
-    """The field of a configuration for the scene that `describe` (of `Scene.describe`) tells of, drawn from seed 0."""
+    """The field of a configuration for the scene that `describe` (of `Scene.describe`) tells of, drawn from seed 0.
+
+    Raises:
+        InputError: the configuration cannot be built, or cannot be built here.
+    """
     match config:
         case SignalFieldConfig():
             is_image = describe["kind"] == "image"
@@ -152,3 +163,16 @@ def build(config: FieldConfig, describe: Mapping[str, Any]) -> Field | RadianceF
             assert_never(config)
     initialise(field, 0)
     return field
+
+
+def gpu_only(config: FieldConfig) -> str:
+    """The libraries of this configuration that compute on NVIDIA GPUs only, in words; nothing where there are none."""
+    match config:
+        case SignalFieldConfig():
+            parts, nerfacc = (config.encoding, config.network), False
+        case RadianceFieldConfig():
+            parts, nerfacc = (config.encoding, config.density, config.color), config.march.marcher == "nerfacc"
+        case _:
+            assert_never(config)
+    names = ["tiny-cuda-nn"] if any(isinstance(part, TcnnHash | TcnnMLP) for part in parts) else []
+    return " and ".join([*names, "nerfacc"] if nerfacc else names)

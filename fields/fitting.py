@@ -75,6 +75,13 @@ class Stopwatch:
         self.stages[stage] = self.stages.get(stage, 0.0) + (now - self.at) * 1e3
         self.at = now
 
+    def split(self, parts: Mapping[str, float]) -> None:
+        """Replace a stage by those of its parts, called `stage: part`, that are known, and what is left of it."""
+        for name, milliseconds in parts.items():
+            whole, _, _ = name.partition(":")
+            self.stages[whole] -= milliseconds
+            self.stages[name] = milliseconds
+
 
 class _Counts:
     """The numbers of a fit that a resumed one goes on with."""
@@ -122,11 +129,12 @@ def fit(
             n = counts.n_rays = counts.n_rays or max(config.batch // 256, 16)
         inputs, target = scene.sample(n, generator)
         inputs, target = inputs.to(device), target.to(device)
+        parts: Callable[[], Mapping[str, float]] = dict
         watch.lap("sample")
         if isinstance(inputs, Rays):
             assert isinstance(field, RadianceField)
             rendering = render_rays(field, inputs, generator)
-            predicted, n_samples = rendering.rgb, rendering.n_samples
+            predicted, n_samples, parts = rendering.rgb, rendering.n_samples, rendering.stages
             counts.n_rays = _rays_for(config.batch, n, n_samples)
         else:
             predicted, n_samples = field(inputs), len(inputs)
@@ -144,6 +152,7 @@ def fit(
             optimiser.forget()
             counts.skipped += 1
         watch.lap("optimiser")
+        watch.split(parts())
         error = float((predicted.detach() - target).square().mean())
         counts.index += 1
         counts.seconds += time.perf_counter() - started

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fields.encodings.grid import GridEncoding
+from fields.encodings.tcnn import TcnnGridEncoding
 from fields.kernels import ops
 from scenes.errors import InputError
 
@@ -40,9 +40,14 @@ class Group:
     name: str
     param: Tensor
     rate: float
-    table: GridEncoding | None
+    table: GridEncoding | TcnnGridEncoding | None
     """The grid whose table this is."""
     moments: tuple[Tensor, Tensor]
+
+    @property
+    def gathered(self) -> ops.TableGradient | None:
+        """Where the gradient is, if not with the parameter."""
+        return self.table.gathered if isinstance(self.table, GridEncoding) else None
 
 
 class Adam:
@@ -54,9 +59,10 @@ class Adam:
     def __init__(self, field: nn.Module, config: OptimiserConfig) -> None:
         self.config = config
         self.steps = 0
-        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridEncoding)}
+        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridEncoding | TcnnGridEncoding)}
         for grid in tables.values():
-            grid.gathered = ops.TableGradient(grid.table) if ops.is_native(grid.table) else None
+            if isinstance(grid, GridEncoding):
+                grid.gathered = ops.TableGradient(grid.table) if ops.is_native(grid.table) else None
         self.groups = [
             Group(
                 name,
@@ -69,8 +75,8 @@ class Adam:
         ]
 
     def finite(self) -> bool:
-        """Whether all gradients of networks are finite; a bad gradient of a table always shows in its network's too."""
-        gradients: Sequence[Tensor | None] = [g.param.grad for g in self.groups if g.table is None]
+        """Whether all gradients are finite, but for those that are gathered: a bad one shows in the network's too."""
+        gradients = [g.param.grad for g in self.groups if g.gathered is None]
         return all(bool(torch.isfinite(d).all()) for d in gradients if d is not None)
 
     @torch.no_grad()
@@ -81,12 +87,11 @@ class Adam:
         warm = min(1.0, self.steps / max(c.warmup_steps, 1))
         for g in self.groups:
             rate, betas = g.rate * factor * warm, (c.beta1, c.beta2)
-            gathered = None if g.table is None else g.table.gathered
-            if gathered is not None:
+            if g.gathered is not None:
                 if g.param.grad is not None:  # of a penalty on the table itself
-                    gathered.gradient.add_(g.param.grad)
-                    gathered.touched.fill_(1)
-                ops.adam_touched(g.param, gathered, g.moments, rate, betas, c.eps, self.steps)
+                    g.gathered.gradient.add_(g.param.grad)
+                    g.gathered.touched.fill_(1)
+                ops.adam_touched(g.param, g.gathered, g.moments, rate, betas, c.eps, self.steps)
             elif g.param.grad is not None:
                 skip_zero = g.table is not None
                 ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero)
@@ -96,8 +101,8 @@ class Adam:
         """Drop all gradients."""
         for g in self.groups:
             g.param.grad = None
-            if g.table is not None and g.table.gathered is not None:
-                g.table.gathered.clear()
+            if g.gathered is not None:
+                g.gathered.clear()
 
     def state(self) -> dict[str, Tensor]:
         """Moments by parameter, and the count of steps."""

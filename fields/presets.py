@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Literal, assert_never
 
-from fields.encodings import Coordinates, Dense, EncodingConfig, Frequency, Hash
+from fields.encodings import Coordinates, Dense, EncodingConfig, Frequency, Hash, TcnnHash
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
-from fields.networks import MLP, NetworkConfig
+from fields.networks import MLP, NetworkConfig, TcnnMLP
 from fields.optim import OptimiserConfig
 from scenes.errors import InputError
 from scenes.scene import Scene
 
-EncodingName = Literal["hash", "dense", "frequency", "coordinates"]
-NetworkName = Literal["mlp", "silu", "siren"]
+EncodingName = Literal["hash", "dense", "frequency", "coordinates", "tcnn-hash"]
+NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def mesh_preset() -> Config:
 
 
 def capture_preset(unbounded: bool) -> Config:
-    """A radiance field whose tables stay in the cache."""
+    """A radiance field whose tables stay in the cache, and whose networks are small: arithmetic is dear on a CPU."""
     encoding = Hash(levels=6, features_per_level=4, log2_table_size=17, base_resolution=16, finest_resolution=1024)
     if unbounded:
         encoding = replace(encoding, log2_table_size=18, finest_resolution=2048, levels=8)
     optimiser = OptimiserConfig(table_rate=2e-2, network_rate=1e-2)
-    network = MLP(hidden_layers=1, precision="bfloat16")
+    network = MLP(hidden_dim=64 if unbounded else 32, hidden_layers=1, precision="bfloat16")
     field = RadianceFieldConfig(encoding, density=network, color=network)
     return Config(field, FitConfig(minutes=5.0, batch=2**15, optimiser=optimiser))
 
@@ -99,11 +99,13 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             new = Coordinates()
         case "hash":
             new = old if isinstance(old, Hash) else Hash()
+        case "tcnn-hash":
+            new = TcnnHash(*astuple(old)) if isinstance(old, Hash) else TcnnHash()
         case None:
             pass
         case _:
             assert_never(encoding)
-    has_grid = isinstance(new, Hash | Dense)
+    has_grid = isinstance(new, Hash | Dense | TcnnHash)
     if network is None:
         network = "siren" if isinstance(new, Coordinates) else "mlp"
     if network != "siren" and isinstance(new, Coordinates):
@@ -118,13 +120,16 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
         case "siren":
             omega = 1.0 if has_grid else 30.0
             trunk = replace(wide, activation="sine", omega=omega)
+        case "tcnn-mlp":
+            trunk = TcnnMLP() if has_grid else TcnnMLP(hidden_dim=128, hidden_layers=3)
         case _:
             assert_never(network)
     match config.field:
         case SignalFieldConfig():
             field: FieldConfig = replace(config.field, encoding=new, network=trunk)
         case RadianceFieldConfig():
-            field = replace(config.field, encoding=new, density=trunk)
+            color = trunk if isinstance(trunk, TcnnMLP) else config.field.color
+            field = replace(config.field, encoding=new, density=trunk, color=color)
         case _:
             assert_never(config.field)
     fit = config.fit

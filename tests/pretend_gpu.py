@@ -3,16 +3,23 @@ lie on `cuda:0`. What torch refuses on a machine with a GPU, it refuses here: an
 numpy's view of a GPU's memory, a CPU's generator for a GPU's numbers.
 
 It sees what a program calls forward, and not what autograd does: there the tensors are the CPU's that they are.
+
+`pretend_kernels` adds what our own kernels need: the native core stands for them, which has the same interface.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from fields.kernels import cuda, native, nvrtc, ops
 
 GPU = torch.device("cuda", 0)
 GETTERS = {Tensor.device.__get__: GPU, Tensor.is_cuda.__get__: True}  # pyright: ignore[reportAttributeAccessIssue]
@@ -97,3 +104,58 @@ class PretendGpu(TorchFunctionMode):
             odd = [tuple(t.shape) for t, g in zip(tensors, on_gpu, strict=True) if not g and t.dim() > 0 and t.numel()]
         if odd:
             raise RuntimeError(f"{func}: expected all tensors on one device; on the CPU are those of shapes {odd}")
+
+
+class Kernels:
+    """The native core, for tensors that are believed to lie on a GPU."""
+
+    def __init__(self, gpu: PretendGpu) -> None:
+        self.gpu, self.called = gpu, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        of_core = getattr(native.core(), name)
+        if name.endswith("Spec"):
+            return lambda *sizes: Spec(self, of_core(*sizes))
+        return self.checked(name, of_core)
+
+    def checked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.called.add(name)
+            for i, argument in enumerate(arguments):
+                if isinstance(argument, torch.Tensor):
+                    assert self.gpu.holds(argument), f"argument {i} of {name} is on the CPU"
+            with torch._C.DisableTorchFunction():
+                given = [a.spec if isinstance(a, Spec) else a for a in arguments]
+                result = function(*given)
+            for made in result if isinstance(result, tuple) else ():
+                self.gpu.put(made)
+            return result
+
+        return call
+
+
+class Spec:
+    """A grid or a perceptron of the native core."""
+
+    def __init__(self, kernels: Kernels, spec: Any) -> None:
+        self.kernels, self.spec = kernels, spec
+
+    def __getattr__(self, name: str) -> Any:
+        return self.kernels.checked(f"{type(self.spec).__name__}.{name}", getattr(self.spec, name))
+
+
+@contextmanager
+def pretend_kernels(patch: pytest.MonkeyPatch) -> Iterator[Kernels]:
+    """A machine with one GPU, and our kernels for it."""
+    patch.setattr(torch.cuda, "is_available", lambda: True)
+    patch.setattr(torch.cuda, "current_device", lambda: 0)
+    patch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    patch.setattr(nvrtc, "ready", lambda: "kernels")
+    ops._grid_spec.cache_clear()
+    ops._mlp_spec.cache_clear()
+    with PretendGpu() as gpu:
+        kernels = Kernels(gpu)
+        patch.setattr(cuda, "core", lambda: kernels)
+        yield kernels
+    ops._grid_spec.cache_clear()
+    ops._mlp_spec.cache_clear()

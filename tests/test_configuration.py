@@ -87,6 +87,19 @@ def test_a_missing_key_takes_its_default():
     assert from_json(Network, {"encoding": {"type": "Hash"}}, "f") == PLAIN
 
 
+@dataclass(frozen=True)
+class Chosen:
+    encoding: Hash | Frequency = Frequency()
+
+
+def test_without_its_name_a_member_is_that_of_the_default():
+    """What was written before there was a choice."""
+    assert from_json(Chosen, {"encoding": {"octaves": 2}}, "f") == Chosen(Frequency(2))
+    assert from_json(Chosen, {"encoding": {"type": "Hash"}}, "f") == Chosen(Hash())
+    with pytest.raises(InputError, match=r'^f: encoding: Frequency has no field "levels"$'):
+        from_json(Chosen, {"encoding": {"levels": 2}}, "f")
+
+
 def test_an_integer_is_a_float_but_not_the_reverse():
     assert from_json(Hash, {"growth": 2}, "f").growth == 2.0
     assert isinstance(from_json(Hash, {"growth": 2}, "f").growth, float)

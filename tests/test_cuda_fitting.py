@@ -53,8 +53,7 @@ def gradients(field: Field | RadianceField, optimiser: Adam) -> dict[str, Tensor
     """By parameter; that of a table from where it is gathered."""
     found = {}
     for group in optimiser.groups:
-        gathered = None if group.table is None else group.table.gathered
-        gradient = group.param.grad if gathered is None else gathered.gradient
+        gradient = group.param.grad if group.gathered is None else group.gathered.gradient
         assert gradient is not None
         found[group.name] = gradient.clone()
     return found
@@ -87,7 +86,7 @@ def compare(make: Callable[[], Field | RadianceField], loss: Callable[..., Tenso
         GRADIENTS.check(param[large], (before[group.name] - group.rate / 10 * gradient.sign())[large])
         if group.table is not None:
             EXACT.check(param[gradient == 0], before[group.name][gradient == 0])
-            assert group.table.gathered is not None and not bool(group.table.gathered.gradient.any())
+            assert group.gathered is not None and not bool(group.gathered.gradient.any())
 
 
 @pytest.mark.parametrize("encoding", [Hash(2, 4, 9, 4, 24), Frequency(3)], ids=["grid", "frequency"])

@@ -6,74 +6,25 @@ which have the same interface (test_cuda_shim.py holds the kernels themselves to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from pretend_gpu import PretendGpu
+from pretend_gpu import Kernels, pretend_kernels
 from tiny_runs import SMALL, write_ball, write_image, write_tetrahedron
 
 from fields import cli
 from fields.commands import evaluate
-from fields.kernels import cuda, native, nvrtc, ops
+from fields.kernels import nvrtc, ops
 from fields.kernels.shapes import MlpShape
 from scenes.errors import InputError
 
 
-class Kernels:
-    """The native core, for tensors that are believed to lie on a GPU."""
-
-    def __init__(self, gpu: PretendGpu) -> None:
-        self.gpu, self.called = gpu, set[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        of_core = getattr(native.core(), name)
-        if name.endswith("Spec"):
-            return lambda *sizes: Spec(self, of_core(*sizes))
-        return self.checked(name, of_core)
-
-    def checked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            self.called.add(name)
-            for i, argument in enumerate(arguments):
-                if isinstance(argument, torch.Tensor):
-                    assert self.gpu.holds(argument), f"argument {i} of {name} is on the CPU"
-            with torch._C.DisableTorchFunction():
-                given = [a.spec if isinstance(a, Spec) else a for a in arguments]
-                result = function(*given)
-            for made in result if isinstance(result, tuple) else ():
-                self.gpu.put(made)
-            return result
-
-        return call
-
-
-class Spec:
-    """A grid or a perceptron of the native core."""
-
-    def __init__(self, kernels: Kernels, spec: Any) -> None:
-        self.kernels, self.spec = kernels, spec
-
-    def __getattr__(self, name: str) -> Any:
-        return self.kernels.checked(f"{type(self.spec).__name__}.{name}", getattr(self.spec, name))
-
-
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
-    monkeypatch.setattr(nvrtc, "ready", lambda: "kernels")
-    ops._grid_spec.cache_clear()
-    ops._mlp_spec.cache_clear()
-    with PretendGpu() as gpu:
-        kernels = Kernels(gpu)
-        monkeypatch.setattr(cuda, "core", lambda: kernels)
+    with pretend_kernels(monkeypatch) as kernels:
         yield kernels
-    ops._grid_spec.cache_clear()
-    ops._mlp_spec.cache_clear()
 
 
 def fieldfit(*arguments: str | Path) -> None:

@@ -8,6 +8,7 @@
 #include "../adam.h"
 #include "../grid.h"
 #include "../march.h"
+#include "stages.h"
 #include "tape.h"
 
 namespace fieldfit {
@@ -165,6 +166,7 @@ class RadianceTape {
   std::vector<BlockTape> blocks;
   int64_t n_rays = -1;  // -1 without contents
   int64_t n_samples = 0;
+  StageSeconds forward, backward;
 };
 
 // With a tape, the forward pass leaves its activations for the backward pass, which computes them again without.

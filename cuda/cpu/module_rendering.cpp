@@ -142,7 +142,19 @@ void bind_rendering(nb::module_& m) {
     composite_backward(in, out, d_rgb.data(), d_opacity.data(), d_depth.data(), d_sigma.data(), d_sample_rgb.data());
   });
 
-  nb::class_<RadianceTape>(m, "RadianceTape").def(nb::init<>()).def_ro("n_samples", &RadianceTape::n_samples);
+  nb::class_<RadianceTape>(m, "RadianceTape")
+      .def(nb::init<>())
+      .def_ro("n_samples", &RadianceTape::n_samples)
+      .def("stages", [](const RadianceTape& tape) {  // milliseconds
+        const char* names[kStages] = {"march", "grid", "networks", "composite"};
+        nb::dict found;
+        for (const auto& [pass, seconds] : {std::pair{"forward", tape.forward}, std::pair{"backward", tape.backward}}) {
+          for (int s = 0; s < kStages; ++s) {
+            if (seconds.of[s] > 0) found[(std::string(pass) + ": " + names[s]).c_str()] = seconds.of[s] * 1e3;
+          }
+        }
+        return found;
+      });
 
   m.def("render", [](const GridSpec& grid, const Mat& table, const MlpSpec& density, const Vec& density_params, const MlpSpec& color,
                      const Vec& color_params, int harmonics_degree, const Mat& origins, const Mat& directions,

@@ -22,13 +22,15 @@ struct DensityPass {
 
   // Calls use(begin, count, latent rows) tile by tile.
   template <class Use>
-  void run(const Wavefront& front, int n, Use use) {
+  void run(const Wavefront& front, int n, StageClock& clock, Use use) {
     grid_forward_serial(grid, n, {{front.x[0], front.x[1], front.x[2], nullptr}, 1}, features.data());
+    clock.lap(kEncode);
     for (int begin = 0; begin < n; begin += kTile) {
       int count = std::min(kTile, n - begin);
       MlpInput in{count, features.data() + static_cast<size_t>(begin) * width, width, nullptr, nullptr, 0};
       use(begin, count, tile->forward(load_rows(in, 0, count, mlp.pad_in(), tile->input), count, nullptr));
     }
+    clock.lap(kNetworks);
   }
 };
 

@@ -21,12 +21,13 @@ void grow(BlockTape& block, int64_t n, int width, int latent) {
 
 // Fills `block` with the samples of the wavefront's rays, up to where each has become opaque.
 void march_block(Wavefront& front, DensityPass& pass, const RayBatch& rays, int64_t first, int n_rays, const MarchRule& rule,
-                 float min_transmittance, BlockTape& block) {
+                 float min_transmittance, BlockTape& block, StageClock& clock) {
   int width = pass.width, latent = pass.mlp.mlp.dims[pass.mlp.mlp.layers], latent_pad = pass.mlp.pad_out();
   block.n = 0;
   front.run(rays, first, n_rays, rule, min_transmittance, [&](int n) {
+    clock.lap(kMarch);
     grow(block, block.n + n, width, latent);
-    pass.run(front, n, [&](int begin, int count, const float* z) {
+    pass.run(front, n, clock, [&](int begin, int count, const float* z) {
       float sigma[kTile] = {}, passes[kTile];
       for (int i = 0; i < count; ++i) sigma[i] = z[i * latent_pad];
       for (int i = 0; i < count; i += kLanes) {
@@ -49,6 +50,7 @@ void march_block(Wavefront& front, DensityPass& pass, const RayBatch& rays, int6
       }
     });
   });
+  clock.lap(kMarch);
 }
 
 void composite_block(const BlockTape& block, int n_rays, int64_t first, const Rendering& out) {
@@ -144,8 +146,11 @@ int64_t render(const RadianceModel& model, const RayBatch& rays, const MarchRule
   int64_t blocks = (rays.n + kBlockRays - 1) / kBlockRays;
   int64_t n_samples = 0;
   if (tape) tape->resize(static_cast<size_t>(blocks));
-#pragma omp parallel reduction(+ : n_samples) num_threads(threads_for(rays.n, kBlockRays))
+  int n_threads = threads_for(rays.n, kBlockRays);
+  std::vector<StageClock> clocks(n_threads);
+#pragma omp parallel reduction(+ : n_samples) num_threads(n_threads)
   {
+    StageClock clock;
     auto front = std::make_unique<Wavefront>();
     DensityPass density_pass(model.grid, *density);
     ColorPass color_pass(*color, latent, degree);
@@ -155,17 +160,21 @@ int64_t render(const RadianceModel& model, const RayBatch& rays, const MarchRule
       int64_t first = b * kBlockRays;
       int n_rays = static_cast<int>(std::min<int64_t>(kBlockRays, rays.n - first));
       BlockTape& block = tape ? tape->blocks[static_cast<size_t>(b)] : scratch;
-      march_block(*front, density_pass, rays, first, n_rays, rule, min_transmittance, block);
+      march_block(*front, density_pass, rays, first, n_rays, rule, min_transmittance, block, clock);
       color_pass.face(rays.directions + first * 3, n_rays, degree);
       for (int64_t begin = 0; begin < block.n; begin += kTile) {
         int n = static_cast<int>(std::min<int64_t>(kTile, block.n - begin));
         unload_rows(color_pass.run(block, begin, n), color->pad_out(), n, 3, &block.rgb[begin * 3]);
       }
+      clock.lap(kNetworks);
       composite_block(block, n_rays, first, out);
+      clock.lap(kComposite);
       n_samples += block.n;
     }
+    clocks[omp_get_thread_num()] = clock;
   }
   if (tape) {
+    for (const StageClock& clock : clocks) tape->forward.add(clock.seconds, n_threads);
     tape->n_rays = rays.n;
     tape->n_samples = n_samples;
   }
@@ -179,6 +188,7 @@ void render_backward(const RadianceModel& model, const RayBatch& rays, RadianceT
   int64_t blocks = static_cast<int64_t>(tape.blocks.size());
   int n_threads = threads_for(rays.n, kBlockRays);
   std::vector<std::unique_ptr<MlpGradients>> d_density(n_threads), d_color(n_threads);
+  std::vector<StageClock> clocks(n_threads);
 #pragma omp parallel num_threads(n_threads)
   {
     int t = omp_get_thread_num();
@@ -186,23 +196,32 @@ void render_backward(const RadianceModel& model, const RayBatch& rays, RadianceT
     ColorPass color_pass(*color, latent, degree);
     d_density[t] = std::make_unique<MlpGradients>(*density);
     d_color[t] = std::make_unique<MlpGradients>(*color);
+    StageClock clock;
 #pragma omp for schedule(static, 1)
     for (int64_t b = 0; b < blocks; ++b) {
       int64_t first = b * kBlockRays;
       int n_rays = static_cast<int>(std::min<int64_t>(kBlockRays, rays.n - first));
       BlockTape& block = tape.blocks[static_cast<size_t>(b)];
       composite_block_backward(block, n_rays, first, out, cotangents);
+      clock.lap(kComposite);
       color_pass.face(rays.directions + first * 3, n_rays, degree);
       networks_backward(block, density_pass, color_pass, *d_density[t], *d_color[t]);
+      clock.lap(kNetworks);
     }
+    clocks[t] = clock;
   }
+  for (const StageClock& clock : clocks) tape.backward.add(clock.seconds, n_threads);
+  StageClock clock;
   sum_gradients(*density, d_density, to.density);
   sum_gradients(*color, d_color, to.color);
+  clock.lap(kNetworks);
   std::vector<GridCotangents> parts;
   for (const BlockTape& block : tape.blocks) {
     parts.push_back({block.n, {{block.x[0].data(), block.x[1].data(), block.x[2].data(), nullptr}, 1}, block.features.data()});
   }
   grid_backward_table(model.grid, parts, to.table, to.touched);
+  clock.lap(kEncode);
+  tape.backward.add(clock.seconds, 1);
   tape.n_rays = -1;
 }
 
@@ -220,12 +239,13 @@ Samples march_visible(const Grid& grid, const Mlp& mlp, const RayBatch& rays, co
     DensityPass pass(grid, *density);
     std::vector<SampleBuffer> of_ray(kBlockRays);
     BlockTape block;
+    StageClock clock;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t b = 0; b < blocks; ++b) {
       int64_t first = b * kBlockRays;
       int n_rays = static_cast<int>(std::min<int64_t>(kBlockRays, rays.n - first));
       for (SampleBuffer& ray : of_ray) ray.clear();
-      march_block(*front, pass, rays, first, n_rays, rule, min_transmittance, block);
+      march_block(*front, pass, rays, first, n_rays, rule, min_transmittance, block, clock);
       for (int64_t s = 0; s < block.n; ++s) {
         const float point[3] = {block.x[0][s], block.x[1][s], block.x[2][s]};
         of_ray[block.owner[s]].add(block.t0[s], block.t1[s], point);

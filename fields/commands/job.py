@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from fields.commands.arguments import one_of, override
-from fields.commands.device import DeviceName
+from fields.commands.device import DeviceName, choose_device
 from fields.doctor import cache_folder
-from fields.field import Field, RadianceField, build, initialise
+from fields.field import Field, RadianceField, build, gpu_only, initialise
 from fields.presets import Config, EncodingName, NetworkName, preset
 from fields.run import Checkpoint, Data, Run
 from scenes import load
@@ -45,9 +45,11 @@ class FitOptions:
     resume: bool = False
     """Go on with the run that --out names, or with the latest one of this name."""
     encoding: str | None = None
-    """How coordinates become features: hash, dense, frequency or coordinates; by default the preset's."""
+    """How coordinates become features: hash, dense, frequency or coordinates, or tcnn-hash, for which tiny-cuda-nn must
+    be installed; by default the preset's."""
     network: str | None = None
-    """What turns features into values: mlp, silu or siren; by default the preset's."""
+    """What turns features into values: mlp, silu or siren, or tcnn-mlp, for which tiny-cuda-nn must be installed; by
+    default the preset's."""
     profile: bool = False
     """Print milliseconds per step by stage at the end, and draw them over time in the run's profile.png."""
     load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
@@ -80,8 +82,8 @@ def start(options: FitOptions, overrides: Sequence[str]) -> Job:
         config = replace(config, fit=replace(config.fit, minutes=DEMO_MINUTES))
     config = _configure(config, options, overrides)
     describe = scene.describe()
-    built = build(config.field, describe)
-    initialise(built, config.fit.seed)
+    built = _build(config, describe)
+    _expect_device(config, options.device)
     stored = Data(str(data.resolve()), scene.fingerprint(), options.load)
     folder = options.out or _free_folder(_name(options.path))
     return Job(Run.create(folder, config, describe, stored), scene, built, None, is_new=True)
@@ -105,14 +107,25 @@ def resume(options: FitOptions, overrides: Sequence[str]) -> Job:
     if config.field != opened.config.field:
         raise InputError(f"{opened.path}: --field options are fixed once a run exists; start another run")
     checkpoint = opened.checkpoint()
-    if checkpoint is None:
-        built = build(config.field, opened.scene)
-        initialise(built, config.fit.seed)
-    else:
-        built = opened.load(checkpoint.field)
+    built = _build(config, opened.scene) if checkpoint is None else opened.load(checkpoint.field)
+    _expect_device(config, options.device)
     opened.reconfigure(config, replace(opened.data, path=str(data.resolve())))
     opened.rewind(checkpoint.step if checkpoint else 0)
     return Job(opened, scene, built, checkpoint, is_new=False)
+
+
+def _build(config: Config, describe: Mapping[str, Any]) -> Field | RadianceField:
+    """The field as it is before its first step."""
+    built = build(config.field, describe)
+    initialise(built, config.fit.seed)
+    return built
+
+
+def _expect_device(config: Config, name: DeviceName) -> None:
+    """Raise InputError where a part of the field does not run on the device of that name."""
+    libraries = gpu_only(config.field)
+    if libraries and choose_device(name).type != "cuda":
+        raise InputError(f"--device {name}: {libraries} computes on an NVIDIA GPU only; take --device cuda")
 
 
 def _configure(config: Config, options: FitOptions, overrides: Sequence[str]) -> Config:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from fields.encodings.configs import Coordinates, Dense, EncodingConfig, Frequency, Hash
+from fields.encodings.configs import Coordinates, Dense, EncodingConfig, Frequency, Hash, TcnnHash
 
 if TYPE_CHECKING:
     from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
     from fields.encodings.grid import GridEncoding
+    from fields.encodings.tcnn import TcnnGridEncoding
 
-    Encoding = GridEncoding | FrequencyEncoding | CoordinateEncoding
+    Encoding = GridEncoding | TcnnGridEncoding | FrequencyEncoding | CoordinateEncoding
 
-__all__ = ["Coordinates", "Dense", "EncodingConfig", "Frequency", "Hash", "build_encoding"]
+__all__ = ["Coordinates", "Dense", "EncodingConfig", "Frequency", "Hash", "TcnnHash", "build_encoding"]
 
 
 def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
-    """The module of a configuration, for coordinates of `dim` dimensions; `module.width` values come out."""
+    """The module of a configuration, for coordinates of `dim` dimensions; `module.width` values come out.
+
+    Raises:
+        InputError: the configuration cannot be built, or cannot be built here.
+    """
     from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
     from fields.encodings.grid import GridEncoding
+    from fields.encodings.tcnn import TcnnGridEncoding
 
     match config:
         case Hash() | Dense():
             return GridEncoding(config, dim)
+        case TcnnHash():
+            return TcnnGridEncoding(config, dim)
         case Frequency():
             return FrequencyEncoding(config, dim)
         case Coordinates():

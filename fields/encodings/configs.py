@@ -37,6 +37,22 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class TcnnHash:
+    """The grid of `Hash` by tiny-cuda-nn, in 16-bit floats; needs that library and an NVIDIA GPU."""
+
+    levels: int = 8
+    """Resolutions, from base to finest in geometric progression."""
+    features_per_level: int = 4
+    """1, 2, 4 or 8."""
+    log2_table_size: int = 17
+    """Entries of a level at most, as a power of two."""
+    base_resolution: int = 16
+    """Cells along an edge of the unit cube at the coarsest level."""
+    finest_resolution: int = 1024
+    """The same at the finest level."""
+
+
+@dataclass(frozen=True)
 class Frequency:
     """Sines and cosines of growing frequency (Mildenhall et al. 2020), and the coordinates themselves."""
 
@@ -49,4 +65,4 @@ class Coordinates:
     """The coordinates alone, in [-1, 1]: what a network with sine activations (SIREN) takes."""
 
 
-EncodingConfig: TypeAlias = Hash | Dense | Frequency | Coordinates
+EncodingConfig: TypeAlias = Hash | Dense | TcnnHash | Frequency | Coordinates

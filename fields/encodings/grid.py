@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fields.encodings.configs import Dense, Hash
+from fields.encodings.configs import Dense, Hash, TcnnHash
 from fields.kernels import ops
 from fields.kernels.shapes import GridShape, grid_shape
 from scenes.errors import InputError
 
 
-def shape_of(config: Hash | Dense, dim: int) -> GridShape:
+def shape_of(config: Hash | Dense | TcnnHash, dim: int) -> GridShape:
     """Levels and table of a configuration.
 
     Raises:
@@ -26,7 +26,7 @@ def shape_of(config: Hash | Dense, dim: int) -> GridShape:
             f"{config.base_resolution}, {config.finest_resolution}"
         )
     limit = None
-    if isinstance(config, Hash):
+    if not isinstance(config, Dense):
         if not 4 <= config.log2_table_size <= 26:
             raise InputError(f"log2_table_size: expected 4 to 26, got {config.log2_table_size}")
         limit = 2**config.log2_table_size

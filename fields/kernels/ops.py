@@ -11,7 +11,7 @@ Gradients of gradients: the cores' operations define none, and say so; `fields.k
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -286,6 +286,17 @@ class RayBatch(NamedTuple):
     occupancy: Int[Tensor, " W"]
 
 
+class Rendered(NamedTuple):
+    """What N rays see, depth not normalised by opacity."""
+
+    rgb: Float[Tensor, "N 3"]
+    opacity: Float[Tensor, " N"]
+    depth: Float[Tensor, " N"]
+    n_samples: int
+    stages: Callable[[], dict[str, float]] = dict
+    """Milliseconds by stage of the forward pass, and of the backward pass once it was made; those that a core tells."""
+
+
 class _Render(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -335,8 +346,8 @@ def render(
     shape: MarchShape,
     min_transmittance: float,
     into: TableGradient | None = None,
-) -> tuple[tuple[Float[Tensor, "N 3"], Float[Tensor, " N"], Float[Tensor, " N"]], int]:
-    """March, evaluate and composite in one pass, up to where a ray is opaque: ((rgb, opacity, depth), samples).
+) -> Rendered:
+    """March, evaluate and composite in one pass, up to where a ray is opaque.
 
     `weights` are the grid's table and the parameters of the two networks. They get gradients, in one backward pass, as
     in `grid_encode`.
@@ -346,10 +357,10 @@ def render(
     if not torch.is_grad_enabled():
         n, table = len(rays.origins), weights[0]
         out = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
-        return out, core.render(*_Render.weights(model, *weights), *rays, *how, *out)
+        return Rendered(*out, core.render(*_Render.weights(model, *weights), *rays, *how, *out))
     tape = core.RadianceTape()
-    out = _Render.apply(*weights, model, rays, (*how, tape), into)
-    return out, tape.n_samples
+    rgb, opacity, depth = _Render.apply(*weights, model, rays, (*how, tape), into)
+    return Rendered(rgb, opacity, depth, tape.n_samples, tape.stages)
 
 
 def adam_touched(

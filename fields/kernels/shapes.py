@@ -50,13 +50,18 @@ class GridShape:
         return len(self.levels) * self.features
 
 
+def grid_growth(levels: int, base: int, finest: int) -> float:
+    """By what each level has more cells per axis than the one before it."""
+    return math.exp(math.log(finest / base) / (levels - 1)) if levels > 1 else 1.0
+
+
 @functools.cache
 def grid_shape(dim: int, levels: int, features: int, base: int, finest: int, max_entries: int | None) -> GridShape:
     """Levels from `base` to `finest` cells per axis in geometric progression; dense up to `max_entries`, hashed beyond.
 
     `max_entries` is a power of two, or None for dense levels only.
     """
-    growth = math.exp(math.log(finest / base) / (levels - 1)) if levels > 1 else 1.0
+    growth = grid_growth(levels, base, finest)
     shapes, offset = [], 0
     for level in range(levels):
         scale = base * growth**level - 1

@@ -24,4 +24,14 @@ class MLP:
     """Of the factors in products, where the processor has bfloat16; parameters and sums are float32."""
 
 
-NetworkConfig: TypeAlias = MLP
+@dataclass(frozen=True)
+class TcnnMLP:
+    """The fully fused perceptron of tiny-cuda-nn, in 16-bit floats; needs that library and an NVIDIA GPU."""
+
+    hidden_dim: int = 64
+    """Width of the hidden layers: 16, 32, 64 or 128."""
+    hidden_layers: int = 2
+    """Number of hidden layers, with a ReLU after each."""
+
+
+NetworkConfig: TypeAlias = MLP | TcnnMLP

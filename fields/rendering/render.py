@@ -15,6 +15,7 @@ from fields.field import Field, RadianceField
 from fields.kernels import ops, reference
 from fields.kernels.shapes import MarchShape
 from fields.networks.mlp import Perceptron
+from fields.rendering import nerfacc_march
 from scenes.cameras import Cameras
 from scenes.rays import Inputs, Rays
 
@@ -34,6 +35,8 @@ class Rendering:
     depth: Float[Tensor, "*N"]
     """Mean distance along the ray where it is opaque, in world units; infinity where it meets nothing."""
     n_samples: int
+    stages: Callable[[], dict[str, float]] = dict
+    """Milliseconds by stage so far, as `ops.Rendered` has them."""
 
 
 def march_shape(field: RadianceField) -> MarchShape:
@@ -57,8 +60,7 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
     if generator is not None:
         jitter = torch.rand(len(rays), generator=generator, device=generator.device).to(origins.device)
     if is_fused(field) and not origins.requires_grad and not directions.requires_grad:
-        out, n_samples = _fused(field, origins, directions, jitter)
-        return _finish(field, rays, *out, n_samples)
+        return _finish(field, rays, _fused(field, origins, directions, jitter))
     return compose_rays(field, rays, jitter)
 
 
@@ -69,14 +71,12 @@ def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] |
     latent = field.latent(s.x)
     sigma = reference.activate("exp", latent[:, 0])
     rgb = field.color(latent, directions, s.ray)
-    return _finish(field, rays, *ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0))
+    return _finish(field, rays, ops.Rendered(*ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0)))
 
 
-def _fused(
-    field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None
-) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+def _fused(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Rendered:
     encoding, density, color = field.encoding, field.density_network, field.color_network
-    assert isinstance(encoding, GridEncoding)
+    assert isinstance(encoding, GridEncoding) and isinstance(density, Perceptron) and isinstance(color, Perceptron)
     model = ops.RadianceModel(encoding.shape, density.shape, color.shape, field.harmonics_degree)
     weights = encoding.table, density.params, color.params
     rays = ops.RayBatch(origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits)
@@ -84,13 +84,16 @@ def _fused(
 
 
 def visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
-    """Samples in occupied cells; where a core knows the architecture, only up to where a ray is opaque, since
-    what lies behind has no weight and gets no gradient."""
+    """Samples in occupied cells; where a core knows the architecture, or nerfacc marches, only up to where a ray is
+    opaque, since what lies behind has no weight and gets no gradient."""
     shape = march_shape(field)
+    if field.march.marcher == "nerfacc":
+        rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
+        return nerfacc_march.visible_samples(rays, shape, field.density, MIN_TRANSMITTANCE)
     if not is_fused(field):
         return ops.march(origins, directions, jitter, field.occupancy.bits, shape)
     encoding, density = field.encoding, field.density_network
-    assert isinstance(encoding, GridEncoding)
+    assert isinstance(encoding, GridEncoding) and isinstance(density, Perceptron)
     grid = ops.grid_spec(encoding.shape, encoding.table), encoding.table.detach()
     network = ops.mlp_spec(density.shape, density.params), density.params.detach()
     batch = origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits
@@ -98,18 +101,20 @@ def visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, j
     return ops.Samples(*ops.core_for(encoding.table, *batch).march_visible(*grid, *network, *batch, *how))
 
 
-def _finish(field: RadianceField, rays: Rays, rgb: Tensor, opacity: Tensor, depth: Tensor, n_samples: int) -> Rendering:
+def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:
     background = rays.background if field.background is None else field.background.sigmoid()
-    rgb = rgb + (1 - opacity)[:, None] * background
+    rgb = seen.rgb + (1 - seen.opacity)[:, None] * background
     with torch.no_grad():
-        world = torch.where(opacity > 1e-3, depth / opacity.clamp(min=1e-3) * field.box.side, math.inf)
-    return Rendering(rgb, opacity, world, n_samples)
+        mean = seen.depth / seen.opacity.clamp(min=1e-3)
+        world = torch.where(seen.opacity > 1e-3, mean * field.box.side, math.inf)
+    return Rendering(rgb, seen.opacity, world, seen.n_samples, seen.stages)
 
 
 def is_fused(field: RadianceField) -> bool:
     """Whether a core renders this architecture in one pass."""
     return (
-        isinstance(field.encoding, GridEncoding)
+        field.march.marcher == "fieldfit"
+        and isinstance(field.encoding, GridEncoding)
         and isinstance(field.density_network, Perceptron)
         and isinstance(field.color_network, Perceptron)
         and ops.is_native(field.encoding.table)
@@ -127,8 +132,7 @@ def look(field: RadianceField, rays: Rays) -> Rendering:
             torch.cat([p.depth for p in parts]),
             sum(p.n_samples for p in parts),
         )
-    out, n_samples = _fused(field, *unit_rays(field, rays), None)
-    return _finish(field, rays, *out, n_samples)
+    return _finish(field, rays, _fused(field, *unit_rays(field, rays), None))
 
 
 def render_view(field: RadianceField, cameras: Cameras, view: int, background: tuple[float, float, float]) -> Rendering:

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fields.contracts import At, Calibrated, Initialised
 from fields.encodings import EncodingConfig, Hash, TcnnHash, build_encoding
-from fields.encodings.grid import GridEncoding
-from fields.encodings.tcnn import TcnnGridEncoding
 from fields.kernels import ops, reference
 from fields.networks import MLP, NetworkConfig, TcnnMLP, build_network
 from fields.rendering import nerfacc_march
 from fields.rendering.occupancy import Occupancy, OccupancyConfig
 from scenes.box import Box
+
+CALIBRATION_POINTS = 2048
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,19 @@ class Field(nn.Module):
 
     def __init__(self, config: SignalFieldConfig, dim: int, channels: int) -> None:
         super().__init__()
+        self.dim = dim
         self.encoding = build_encoding(config.encoding, dim)
         self.network = build_network(config.network, self.encoding.width, channels)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         """Values at points of the unit cube."""
-        return self.network(self.encoding(x))
+        return self.network(self.encoding(x), at=At(x))
+
+    def calibrate(self, generator: torch.Generator) -> None:
+        """Show the network features of random points, if it wants to see some."""
+        if isinstance(self.network, Calibrated):
+            x = torch.rand(CALIBRATION_POINTS, self.dim, generator=generator).to(next(self.parameters()).device)
+            self.network.calibrate(self.encoding(x), generator)
 
 
 class RadianceField(nn.Module):
@@ -109,22 +117,38 @@ class RadianceField(nn.Module):
 
     def latent(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N Z"]:
         """What both networks share; its first value is log density."""
-        return self.density_network(self.encoding(x))
+        return self.density_network(self.encoding(x), at=At(x))
+
+    def calibrate(self, generator: torch.Generator) -> None:
+        """Show the networks what they will see at random points, if they want to."""
+        device = self.occupancy.bits.device
+        x = torch.rand(CALIBRATION_POINTS, 3, generator=generator).to(device)
+        if isinstance(self.density_network, Calibrated):
+            self.density_network.calibrate(self.encoding(x), generator)
+        if isinstance(self.color_network, Calibrated):
+            directions = nn.functional.normalize(torch.randn(len(x), 3, generator=generator), dim=1).to(device)
+            harmonics = ops.harmonics(directions, self.harmonics_degree)
+            self.color_network.calibrate(torch.cat([self.latent(x), harmonics], dim=1), generator)
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """sigma at field coordinates."""
         return reference.activate("exp", self.latent(x)[:, 0])
 
     def color(
-        self, latent: Float[Tensor, "N Z"], directions: Float[Tensor, "R 3"], index: Int[Tensor, " N"] | None = None
+        self,
+        latent: Float[Tensor, "N Z"],
+        x: Float[Tensor, "N 3"],
+        directions: Float[Tensor, "R 3"],
+        index: Int[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "N 3"]:
-        """Colour of each sample, seen along `directions[index]`."""
-        return self.color_network(latent, ops.harmonics(directions, self.harmonics_degree), index)
+        """Colour of each sample at x, seen along `directions[index]`."""
+        at = At(x, directions if index is None else directions[index.long()])
+        return self.color_network(latent, ops.harmonics(directions, self.harmonics_degree), index, at)
 
     def forward(self, x: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
         """(rgb [N, 3] in the display's colour space, sigma [N]) at field coordinates x, seen along directions d."""
         latent = self.latent(x)
-        return self.color(latent, d), reference.activate("exp", latent[:, 0])
+        return self.color(latent, x, d), reference.activate("exp", latent[:, 0])
 
     def to_world(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Field coordinates to the user's own."""
@@ -138,13 +162,13 @@ class RadianceField(nn.Module):
 
 def initialise(field: nn.Module, seed: int) -> None:
     """Draw all parameters anew from a seed."""
-    from fields.networks.mlp import Perceptron
-    from fields.networks.tcnn import TcnnPerceptron
-
     generator = torch.Generator().manual_seed(seed)
     for module in field.modules():
-        if isinstance(module, GridEncoding | TcnnGridEncoding | Perceptron | TcnnPerceptron):
+        if isinstance(module, Initialised):
             module.initialise(generator)
+    if isinstance(field, Field | RadianceField):
+        with torch.no_grad():
+            field.calibrate(generator)
 
 
 def build(config: FieldConfig, describe: Mapping[str, Any]) -> Field | RadianceField:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fields.contracts import Gridded
 from fields.encodings.grid import GridEncoding
-from fields.encodings.tcnn import TcnnGridEncoding
 from fields.kernels import ops
 from scenes.errors import InputError
 
@@ -40,14 +40,15 @@ class Group:
     name: str
     param: Tensor
     rate: float
-    table: GridEncoding | TcnnGridEncoding | None
-    """The grid whose table this is."""
+    is_grid: bool
+    table: GridEncoding | None
+    """The encoding whose table this is, if it gathers its gradient."""
     moments: tuple[Tensor, Tensor]
 
     @property
     def gathered(self) -> ops.TableGradient | None:
         """Where the gradient is, if not with the parameter."""
-        return self.table.gathered if isinstance(self.table, GridEncoding) else None
+        return None if self.table is None else self.table.gathered
 
 
 class Adam:
@@ -59,15 +60,16 @@ class Adam:
     def __init__(self, field: nn.Module, config: OptimiserConfig) -> None:
         self.config = config
         self.steps = 0
-        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridEncoding | TcnnGridEncoding)}
-        for grid in tables.values():
-            if isinstance(grid, GridEncoding):
-                grid.gathered = ops.TableGradient(grid.table) if ops.is_native(grid.table) else None
+        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridEncoding)}
+        for encoding in tables.values():
+            encoding.gathered = ops.TableGradient(encoding.table) if ops.is_native(encoding.table) else None
+        grids = {id(p) for m in field.modules() if isinstance(m, Gridded) for p in m.grid_parameters()}
         self.groups = [
             Group(
                 name,
                 param,
-                config.table_rate if id(param) in tables else config.network_rate,
+                config.table_rate if id(param) in grids else config.network_rate,
+                id(param) in grids,
                 tables.get(id(param)),
                 (torch.zeros_like(param), torch.zeros_like(param)),
             )
@@ -93,8 +95,7 @@ class Adam:
                     g.gathered.touched.fill_(1)
                 ops.adam_touched(g.param, g.gathered, g.moments, rate, betas, c.eps, self.steps)
             elif g.param.grad is not None:
-                skip_zero = g.table is not None
-                ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero)
+                ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero=g.is_grid)
             g.param.grad = None
 
     def forget(self) -> None:

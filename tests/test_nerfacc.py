@@ -256,7 +256,7 @@ class SoftBall(RadianceField):
     def latent(self, x: Tensor) -> Tensor:
         return ((0.25 - (x - 0.5).norm(dim=1, keepdim=True)) * 30).clamp(max=2.5).expand(len(x), 16)
 
-    def color(self, latent: Tensor, directions: Tensor, index: object = None) -> Tensor:
+    def color(self, latent: Tensor, x: Tensor, directions: Tensor, index: object = None) -> Tensor:
         return torch.cat([latent[:, :1].sigmoid(), latent[:, 1:2].sigmoid() / 2, 0.5 + 0 * latent[:, 2:3]], 1)
 
 

@@ -93,7 +93,7 @@ def test_gradients_of_the_fused_pass_are_those_of_the_operations_in_double_preci
     assert seen.n_samples == len(s.t0) > 0
     wide = lively(unbounded).double()
     latent = wide.latent(s.x.double())
-    colours = wide.color(latent, directions.double(), s.ray)
+    colours = wide.color(latent, s.x.double(), directions.double(), s.ray)
     sigma = reference.activate("exp", latent[:, 0])
     expected = reference.composite(sigma, colours, s.t0.double(), s.t1.double(), s.offsets)
     for got, truth in zip(gradients(field, *seen[:3]), gradients(wide, *expected), strict=True):
@@ -126,7 +126,9 @@ class Fog(RadianceField):
     def latent(self, x: torch.Tensor) -> torch.Tensor:
         return torch.full((len(x), 16), math.log(self.sigma))
 
-    def color(self, latent: torch.Tensor, directions: torch.Tensor, index: object = None) -> torch.Tensor:
+    def color(
+        self, latent: torch.Tensor, x: torch.Tensor, directions: torch.Tensor, index: object = None
+    ) -> torch.Tensor:
         return torch.tensor([0.25, 0.5, 0.75]).expand(len(latent), 3)
 
 
@@ -150,7 +152,9 @@ class SoftBall(RadianceField):
     def latent(self, x: torch.Tensor) -> torch.Tensor:
         return ((0.2 - (x - 0.5).norm(dim=1, keepdim=True)) * 100 + 3).expand(len(x), 16)
 
-    def color(self, latent: torch.Tensor, directions: torch.Tensor, index: object = None) -> torch.Tensor:
+    def color(
+        self, latent: torch.Tensor, x: torch.Tensor, directions: torch.Tensor, index: object = None
+    ) -> torch.Tensor:
         return torch.zeros(len(latent), 3)
 
 

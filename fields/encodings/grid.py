@@ -51,6 +51,10 @@ class GridEncoding(nn.Module):
         self.gathered: ops.TableGradient | None = None
         """Set by an optimiser that takes the table's gradient from there."""
 
+    def grid_parameters(self) -> list[nn.Parameter]:
+        """The table."""
+        return [self.table]
+
     def initialise(self, generator: torch.Generator) -> None:
         """Nearly zero, as in the paper: the network starts on a flat field."""
         with torch.no_grad():

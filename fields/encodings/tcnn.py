@@ -45,6 +45,10 @@ class TcnnGridEncoding(nn.Module):
         """All features, float32, one after another."""
         return self.grid.params
 
+    def grid_parameters(self) -> list[nn.Parameter]:
+        """The table."""
+        return [self.table]
+
     def initialise(self, generator: torch.Generator) -> None:
         """Nearly zero, as ours."""
         tcnn.initialise(self.grid, generator)

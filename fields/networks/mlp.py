@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fields.contracts import At
 from fields.kernels import ops, reference
 from fields.kernels.shapes import Activation, MlpShape
 from fields.networks.configs import MLP
@@ -46,7 +47,11 @@ class Perceptron(nn.Module):
                     weight.mul_(1 / math.sqrt(6) if self.shape.activation == "sine" else 0.5)
 
     def forward(
-        self, x: Float[Tensor, "N X"], aux: Float[Tensor, "R A"] | None = None, index: Int[Tensor, " N"] | None = None
+        self,
+        x: Float[Tensor, "N X"],
+        aux: Float[Tensor, "R A"] | None = None,
+        index: Int[Tensor, " N"] | None = None,
+        at: At | None = None,
     ) -> Float[Tensor, "N O"]:
         """Values for [x, aux[index]]."""
         return ops.mlp(x, self.params, self.shape, aux, index)

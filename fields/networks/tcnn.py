@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fields.contracts import At, with_aux
 from fields.kernels import reference, tcnn
 from fields.kernels.gpu_libraries import library
 from fields.kernels.shapes import Activation
@@ -49,9 +50,12 @@ class TcnnPerceptron(nn.Module):
         tcnn.initialise(self.mlp, generator)
 
     def forward(
-        self, x: Float[Tensor, "N X"], aux: Float[Tensor, "R A"] | None = None, index: Int[Tensor, " N"] | None = None
+        self,
+        x: Float[Tensor, "N X"],
+        aux: Float[Tensor, "R A"] | None = None,
+        index: Int[Tensor, " N"] | None = None,
+        at: At | None = None,
     ) -> Float[Tensor, "N O"]:
         """Values for [x, aux[index]]."""
-        if aux is not None:
-            x = torch.cat([x, aux.detach() if index is None else aux.detach()[index.long()]], dim=1)
-        return reference.activate(self.output_activation, tcnn.evaluate(self.mlp, x, self.n_out))
+        values = tcnn.evaluate(self.mlp, with_aux(x, aux, index), self.n_out)
+        return reference.activate(self.output_activation, values)

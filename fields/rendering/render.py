@@ -70,7 +70,7 @@ def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] |
     s = visible_samples(field, origins, directions, jitter)
     latent = field.latent(s.x)
     sigma = reference.activate("exp", latent[:, 0])
-    rgb = field.color(latent, directions, s.ray)
+    rgb = field.color(latent, s.x, directions, s.ray)
     return _finish(field, rays, ops.Rendered(*ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0)))
 
 

@@ -1,0 +1,62 @@
+"""What encodings and networks share: how networks are called, and what a module may offer beside `forward`.
+
+An encoding takes points of the unit cube [N, D] and has `width`, the number of its features. A network takes features,
+perhaps a second input with one row per ray (`aux`, `index`), and where its samples lie (`at`), which only networks that
+are modulated read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class At(NamedTuple):
+    """Where N samples lie: what a network may be modulated by."""
+
+    position: Float[Tensor, "N D"]
+    """In the unit cube. A video's last coordinate is its time."""
+    direction: Float[Tensor, "N 3"] | None = None
+    """Unit vectors from the camera, in the world's axes; of radiance fields."""
+    time: Float[Tensor, "N 1"] | None = None
+    """In [0, 1]; of dynamic radiance fields."""
+
+
+@runtime_checkable
+class Initialised(Protocol):
+    """A module that draws its own parameters."""
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all of them anew."""
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A network whose first values depend on the features that it will see."""
+
+    def calibrate(self, x: Float[Tensor, "N X"], generator: torch.Generator) -> None:
+        """Look at features of random points, after everything was drawn."""
+        ...
+
+
+@runtime_checkable
+class Gridded(Protocol):
+    """A module some of whose parameters are grids: they are fitted at the rate of tables."""
+
+    def grid_parameters(self) -> Sequence[nn.Parameter]:
+        """Those parameters."""
+        ...
+
+
+def with_aux(
+    x: Float[Tensor, "N X"], aux: Float[Tensor, "R A"] | None, index: Int[Tensor, " N"] | None
+) -> Float[Tensor, "N XA"]:
+    """[x, aux[index]]; `aux` gets no gradient."""
+    if aux is None:
+        return x
+    return torch.cat([x, aux.detach() if index is None else aux.detach()[index.long()]], dim=1)

@@ -42,11 +42,11 @@ def test_every_command_runs_on_a_gpu(
     write = {"image": write_image, "mesh": write_tetrahedron, "capture": write_ball}[kind]
     data = write(tmp_path / {"image": "data.png", "mesh": "data.obj", "capture": "data"}[kind])
     monkeypatch.setattr(evaluate, "EVALUATION_RESOLUTION", 16)
-    small = "--steps", "40", *SMALL[2:], *(COARSE if kind == "capture" else ())
+    small = "--steps", "80", *SMALL[2:], *(COARSE if kind == "capture" else ())
     on_gpu = "--device", "cuda"
     fieldfit("fit", data, "--out", "run", *small, *on_gpu)
     assert "on a GPU, kernels" in capfd.readouterr().out
-    fieldfit("fit", data, "--out", "run", "--resume", "--steps", "42", *on_gpu)
+    fieldfit("fit", data, "--out", "run", "--resume", "--steps", "82", *on_gpu)
     fieldfit("eval", "run", *on_gpu)
     for show in {"image": ("colour",), "mesh": ("colour",), "capture": ("colour", "depth", "normal")}[kind]:
         fieldfit("render", "run", "--out", f"{show}.png", "--width", "16", "--show", show, *on_gpu)

@@ -1,0 +1,52 @@
+"""Builds of the native core: the right one is loaded, and all that run here compute the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fields.kernels import native
+
+
+def test_a_module_that_the_processor_does_not_run_is_not_even_loaded() -> None:
+    """Loading alone executes its instructions, and would end the process on a lesser machine."""
+    script = """
+import sys
+from fields.kernels import native, native_baseline
+class Lesser:
+    processor_runs = staticmethod(lambda isa: isa in ("baseline", "avx2") and native_baseline.processor_runs(isa))
+sys.modules["fields.kernels.native_baseline"] = Lesser
+names = native.available()
+assert names and set(names) <= {"baseline", "avx2"}, names
+assert not [name for name in sys.modules if "native_a" in name and not name.endswith("avx2")]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("isa", native.available()[1:])
+def test_every_instruction_set_agrees(isa: str) -> None:
+    """The whole table again in a process that is forced to another instruction set."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_kernels as t\n"
+        "for case in t.CASES:\n"
+        "    for n in t.COUNTS: t.run_both(case, n)\n"
+        "t.run_march(); t.run_composite(300); t.run_adam()\n"
+        "print(t.native.isa())"
+    )
+    environment = {"FIELDFIT_ISA": isa, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == isa
+
+
+def test_unknown_instruction_set_is_refused() -> None:
+    code = "from fields.kernels import native; native.core()"
+    environment = {"FIELDFIT_ISA": "mmx", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "FIELDFIT_ISA=mmx" in done.stderr

@@ -2,6 +2,7 @@
 
     python bench/presets.py image PATH --minutes 0.25
     python bench/presets.py mesh PATH
+    python bench/presets.py video PATH --minutes 0.5
     python bench/presets.py capture PATH --minutes 1.25 --downscale 2 --out bench/presets.md
 
 The fits take turns of a second, so that noise of the machine hits all alike; each has its own clock and schedule. What
@@ -92,6 +93,11 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
     "image": SAME,
     "mesh": SAME
     | {"finest level twice as fine": grid(lambda e: replace(e, finest_resolution=2 * e.finest_resolution))},
+    "video": SAME
+    | {
+        "finest level half as fine": grid(lambda e: replace(e, finest_resolution=e.finest_resolution // 2)),
+        "4 levels x 8": grid(lambda e: replace(e, levels=4, features_per_level=8)),
+    },
     "capture": SAME
     | {
         "8 levels x 4": grid(lambda e: replace(e, levels=8)),

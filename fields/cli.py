@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 from scenes.errors import InputError, InputWarning
 
 COMMANDS = {
-    "fit": ("fit", "fit a field to an image, a mesh or posed photographs"),
+    "fit": ("fit", "fit a field to an image, a mesh, a video or posed photographs"),
     "eval": ("evaluate", "measure a run on held-out data"),
     "render": ("render", "pictures or a video of a run"),
     "export": ("export", "a triangle mesh of a run, in your own coordinates"),
@@ -28,11 +28,13 @@ EXAMPLES = """examples:
   fieldfit fit demo                                 a capture that fieldfit makes itself, in under a minute
   fieldfit fit photo.jpg --minutes 0.5              an image, half a minute of fitting
   fieldfit fit bunny.ply --out runs/bunny           a mesh
+  fieldfit fit clip.mp4 --downscale 2               a video, as colours over (x, y, t)
   fieldfit fit lego/                                a folder with transforms.json and pictures
   fieldfit fit lego/ --resume --minutes 10          go on with the last run of that name
   fieldfit fit photo.jpg --encoding dense --fit.optimiser.table-rate 0.01
   fieldfit eval runs/lego --json
   fieldfit render runs/lego --out orbit.mp4
+  fieldfit render runs/clip --out slow.mp4 --frames 480 --fps 30
   fieldfit export runs/bunny bunny.glb --resolution 512
 """
 

@@ -19,11 +19,11 @@ class At(NamedTuple):
     """Where N samples lie: what a network may be modulated by."""
 
     position: Float[Tensor, "N D"]
-    """In the unit cube. A video's last coordinate is its time."""
+    """In the unit cube. A film's last coordinate is its time, from 0 to 1."""
     direction: Float[Tensor, "N 3"] | None = None
     """Unit vectors from the camera, in the world's axes; of radiance fields."""
     time: Float[Tensor, "N 1"] | None = None
-    """In [0, 1]; of dynamic radiance fields."""
+    """In [0, 1]; of films and dynamic radiance fields."""
 
 
 @runtime_checkable

@@ -17,13 +17,15 @@ from fields.networks import MLP, NetworkConfig, TcnnMLP, build_network
 from fields.rendering import nerfacc_march
 from fields.rendering.occupancy import Occupancy, OccupancyConfig
 from scenes.box import Box
+from scenes.errors import InputError
+from scenes.scene import Kind
 
 CALIBRATION_POINTS = 2048
 
 
 @dataclass(frozen=True)
 class SignalFieldConfig:
-    """A field of values at coordinates: an image's colours, a mesh's signed distance."""
+    """A field of values at coordinates: the colours of an image or a film, a mesh's signed distance."""
 
     encoding: EncodingConfig = Hash()
     """From coordinates to features."""
@@ -73,15 +75,27 @@ FieldConfig: TypeAlias = SignalFieldConfig | RadianceFieldConfig
 class Field(nn.Module):
     """Unit cube to values."""
 
-    def __init__(self, config: SignalFieldConfig, dim: int, channels: int) -> None:
+    def __init__(
+        self, config: SignalFieldConfig, dim: int, channels: int, duration: tuple[float, float] | None = None
+    ) -> None:
         super().__init__()
         self.dim = dim
+        self.duration = duration
+        """Of a film: where its time, the last coordinate, begins and ends in the unit cube."""
         self.encoding = build_encoding(config.encoding, dim)
         self.network = build_network(config.network, self.encoding.width, channels)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         """Values at points of the unit cube."""
-        return self.network(self.encoding(x), at=At(x))
+        return self.network(self.encoding(x), at=self._at(x))
+
+    def _at(self, x: Float[Tensor, "N D"]) -> At:
+        """Where the samples lie, as networks see it: the time of a film fills [0, 1]."""
+        if self.duration is None:
+            return At(x)
+        begin, end = self.duration
+        time = (x[:, -1:] - begin) / (end - begin)
+        return At(torch.cat((x[:, :-1], time), dim=1), time=time)
 
     def calibrate(self, generator: torch.Generator) -> None:
         """Show the network features of random points, if it wants to see some."""
@@ -179,14 +193,31 @@ def build(config: FieldConfig, describe: Mapping[str, Any]) -> Field | RadianceF
     """
     match config:
         case SignalFieldConfig():
-            is_image = describe["kind"] == "image"
-            field = Field(config, 2 if is_image else 3, int(describe["channels"]) if is_image else 1)
+            field = _signal_field(config, describe)
         case RadianceFieldConfig():
             field = RadianceField(config, Box.from_json(describe["box"]), bool(describe["unbounded"]))
         case _:
             assert_never(config)
     initialise(field, 0)
     return field
+
+
+def _signal_field(config: SignalFieldConfig, describe: Mapping[str, Any]) -> Field:
+    """Raises InputError."""
+    kind: Kind = describe["kind"]
+    match kind:
+        case "image":
+            return Field(config, 2, int(describe["channels"]))
+        case "video":
+            box = Box.from_json(describe["box"])
+            duration = box.to_unit(torch.tensor([box.lo, box.hi], dtype=torch.float64))[:, 2].tolist()
+            return Field(config, 3, 3, (duration[0], duration[1]))
+        case "mesh":
+            return Field(config, 3, 1)
+        case "capture":
+            raise InputError("a capture needs a radiance field, got the configuration of a field of values")
+        case _:
+            assert_never(kind)
 
 
 def gpu_only(config: FieldConfig) -> str:

@@ -35,6 +35,9 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
             config = image_preset(max(scene.box.size), math.prod(scene.box.size))
         case "mesh":
             config = mesh_preset()
+        case "video":
+            width, height, n_frames = scene.box.size
+            config = video_preset(max(width, height), width * height, n_frames)
         case "capture":
             config = capture_preset(unbounded=bool(scene.describe()["unbounded"]))
         case _:
@@ -64,6 +67,22 @@ def mesh_preset() -> Config:
     optimiser = OptimiserConfig(table_rate=5e-3, network_rate=2e-3)
     return Config(
         SignalFieldConfig(encoding, MLP(hidden_layers=2)), FitConfig(minutes=0.13, batch=2**14, optimiser=optimiser)
+    )
+
+
+def video_preset(longest: float, pixels: float, n_frames: float) -> Config:
+    """A 3-D hash grid whose finest cells are a pixel wide and a frame long."""
+    size = min(max(math.ceil(math.log2(pixels * n_frames / 8)), 14), 20)
+    encoding = Hash(
+        levels=8,
+        features_per_level=4,
+        log2_table_size=size,
+        base_resolution=16,
+        finest_resolution=max(int(longest), int(n_frames), 32),
+    )
+    return Config(
+        SignalFieldConfig(encoding, MLP(hidden_layers=2)),
+        FitConfig(minutes=min(max(pixels * n_frames / 3e6, 0.2), 3.0), batch=2**14),
     )
 
 

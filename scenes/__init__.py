@@ -1,4 +1,4 @@
-"""What is fitted: images, meshes and posed photographs, from files to samples.
+"""What is fitted: images, meshes, videos and posed photographs, from files to samples.
 
 Names are loaded when first used, so that `import scenes` costs nothing.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scenes.image import Image
     from scenes.mesh import Mesh
     from scenes.rays import Rays
+    from scenes.video import Video
 
 __all__ = [
     "Box",
@@ -33,23 +34,25 @@ __all__ = [
     "Mesh",
     "Rays",
     "Scene",
+    "Video",
     "load",
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".exr", ".hdr")
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb", ".gltf")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m", ".gif")
 
 
 def __getattr__(name: str) -> object:
     match name:
-        case "Box" | "Cameras" | "Capture" | "Image" | "Mesh" | "Rays":
+        case "Box" | "Cameras" | "Capture" | "Image" | "Mesh" | "Rays" | "Video":
             return vars(importlib.import_module(f"scenes.{name.lower()}"))[name]
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(path: str | Path, *, options: LoadOptions | None = None) -> Scene:
-    """Load the scene that `path` holds: an image file, a mesh file, or a folder or JSON of posed photographs.
+    """Load the scene that `path` holds: an image, mesh or video file, or a folder or JSON of posed photographs.
 
     Raises InputError when there is nothing at `path`, or nothing that can be fitted.
     """
@@ -60,7 +63,7 @@ def load(path: str | Path, *, options: LoadOptions | None = None) -> Scene:
     except (OSError, ValueError) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error})"
         raise InputError(
-            f"{path}: {reason}; give an image, a mesh, or a folder or JSON of posed photographs"
+            f"{path}: {reason}; give an image, a mesh, a video, or a folder or JSON of posed photographs"
         ) from error
     if is_folder or suffix == ".json":
         from scenes.capture_files import load_capture
@@ -74,5 +77,9 @@ def load(path: str | Path, *, options: LoadOptions | None = None) -> Scene:
         from scenes.mesh import load_mesh
 
         return load_mesh(path, options)
-    known = " ".join((*IMAGE_SUFFIXES, *MESH_SUFFIXES, ".json"))
+    if suffix in VIDEO_SUFFIXES:
+        from scenes.video import load_video
+
+        return load_video(path, options)
+    known = " ".join((*IMAGE_SUFFIXES, *MESH_SUFFIXES, *VIDEO_SUFFIXES, ".json"))
     raise InputError(f"{path}: is of no known kind; give a folder, or a file ending in one of {known}")

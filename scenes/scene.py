@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     JSON = object  # a recursive type is for type checkers only
 
-Kind: TypeAlias = Literal["image", "mesh", "capture"]
+Kind: TypeAlias = Literal["image", "mesh", "video", "capture"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,17 @@ class LoadOptions:
     """Of a capture whose files name no test views, every n-th view in the order of names is held out for evaluation
     (0, n, 2n ...); 0 holds out none."""
     downscale: int = 1
-    """Shrink photographs by this whole factor when they are loaded (average over the area)."""
+    """Shrink photographs and frames of videos by this whole factor when they are loaded (average over the area)."""
+    frames: tuple[int, int] | None = None
+    """Of a video, only the frames from the first number on and before the second, counted from 0."""
     background: Literal["white", "black"] = "white"
     """What pictures with transparency are composited over in evaluation and rendering."""
     allow_outside: bool = False
     """Allow a JSON to name pictures that are outside its own folder."""
     max_pixels: int = 200_000_000
-    """Refuse a single picture with more pixels than this."""
+    """Refuse a single picture, or a video of such frames, with more pixels than this."""
     max_ram_gb: float | None = None
-    """Refuse a capture that needs more memory than this; by default half of the free memory."""
+    """Refuse a capture or a video that needs more memory than this; by default half of the free memory."""
     box: tuple[float, float, float, float, float, float] | None = None
     """World bounds `x0 y0 z0 x1 y1 z1` of what is to be fitted, in place of those found automatically. A capture with
     bounds given here has nothing outside of them."""
@@ -61,6 +63,8 @@ class Evaluation:
     """Metric to what was computed: range, window, colour space."""
     background: str | None = None
     """What transparent truth was composited over."""
+    items: Literal["views", "frames"] = "views"
+    """What several of them are called."""
 
     def to_json(self) -> dict[str, JSON]:
         """What `eval.json` and `--json` hold."""

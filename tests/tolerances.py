@@ -60,6 +60,7 @@ QUADRATURE = Tolerance(
 MONTE_CARLO = Tolerance(0.0, 1e-2, "a fraction of 200,000 points has a standard error of at most 1.1e-3; nine of them")
 METRICS = Tolerance(1e-4, 1e-5, "PSNR and SSIM in row bands and float32 against scikit-image in float64")
 EIGHT_BIT = Tolerance(0.0, 0.5 / 255 + 1e-6, "half a step of an 8-bit value")
+DECODED = Tolerance(0.0, 0.6 / 255, "half a step of 8 bits, and a tenth: swscale and Pillow round in fixed point")
 ROUNDED_PSNR = Tolerance(
     0.0, 0.5, "dB: the mean squared rounding error of a thousand bytes, against 1/12 of a step squared"
 )

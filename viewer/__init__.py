@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from viewer.orbits import orbit
     from viewer.paths import CameraPath, interpolate, read_camera_path, write_camera_path
     from viewer.pictures import comparison, depth_colours, frusta, normal_colours, save_png
+    from viewer.sheets import compared_frames, contact_sheet
     from viewer.stages import stage_picture
     from viewer.video import read_video, write_frames, write_video
 
 __all__ = [
     "CameraPath",
+    "compared_frames",
     "comparison",
+    "contact_sheet",
     "depth_colours",
     "frusta",
     "interpolate",
@@ -38,6 +41,8 @@ def __getattr__(name: str) -> object:
             module = "viewer.paths"
         case "comparison" | "depth_colours" | "frusta" | "normal_colours" | "save_png":
             module = "viewer.pictures"
+        case "compared_frames" | "contact_sheet":
+            module = "viewer.sheets"
         case "stage_picture":
             module = "viewer.stages"
         case "read_video" | "write_frames" | "write_video":

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from fields.files import write_whole
 from scenes.errors import InputError
+from scenes.film import decoded
 from viewer.pictures import save_png
 
 Frame = UInt8[np.ndarray, "_ _ 3"]
@@ -101,17 +102,5 @@ def _encode(path: Path, frames: Iterable[Frame], fps: float) -> int:
 
 def read_video(path: str | Path) -> Iterator[Frame]:
     """The frames of a film. Raises InputError when it cannot be read."""
-    import av
-    from av.error import FFmpegError
-    from av.video.reformatter import ColorRange, Colorspace
-
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.reformat(
-                    format="rgb24",
-                    src_colorspace=Colorspace.ITU709,
-                    dst_color_range=ColorRange.JPEG,
-                ).to_ndarray()
-    except (FFmpegError, OSError, IndexError) as error:
-        raise InputError(f"{path}: cannot be read as a film ({error})") from error
+    for frame, _, _ in decoded(Path(path)):
+        yield frame

@@ -109,7 +109,8 @@ def _evaluate(
 def table(report: Mapping[str, Any]) -> str:
     """What a person reads: each metric, and how its definition begins; `--json` has all of it."""
     names = report["names"]
-    over = f" over {len(names)} {report['split']} views" if len(names) > 1 else ""
+    items = "frames" if report["items"] == "frames" else f"{report['split']} views"
+    over = f" over {len(names)} {items}" if len(names) > 1 else ""
     background = f", on {report['background']}" if report["background"] else ""
     lines = [f"evaluated{over}{background}, in {report['seconds']:.1f} s:"]
     for metric, value in report["results"].items():
@@ -120,4 +121,4 @@ def table(report: Mapping[str, Any]) -> str:
 
 def number(metric: str, value: float) -> str:
     """A metric's value with its unit."""
-    return f"{value:.2f} dB" if metric == "psnr" else f"{value:.5g}"
+    return f"{value:.2f} dB" if metric.startswith("psnr") else f"{value:.5g}"

@@ -39,10 +39,15 @@ def run(argv: Sequence[str]) -> int:
     device = choose_device(options.device)
     check_target(options.out)
     opened = Run.open(options.run)
-    if opened.scene["kind"] == "image":
-        raise InputError(
-            f"{options.run}: is of an image, which has no surface; `fieldfit render` makes a picture of it"
-        )
+    match opened.scene["kind"]:
+        case "image":
+            raise InputError(
+                f"{options.run}: is of an image, which has no surface; `fieldfit render` makes a picture of it"
+            )
+        case "video":
+            raise InputError(f"{options.run}: is of a video, which has no surface; `fieldfit render` plays it back")
+        case _:
+            pass
     field = opened.field(device)
     mesh = export_mesh(field, opened.scene, options.out, options.resolution, SurfaceConfig(device=str(device)))
     lo, hi = mesh.bounds.tolist()

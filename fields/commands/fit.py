@@ -20,6 +20,7 @@ from fields.commands.job import PROG, FitOptions, Job, is_run, resume, start
 from fields.commands.stopping import StopSignals
 from fields.field import Field, RadianceField
 from fields.fitting import Step, fit
+from fields.playback import playback
 from fields.presets import Config
 from fields.profile import Profile
 from fields.progress import FitProgress
@@ -27,6 +28,7 @@ from fields.rendering.render import look
 from fields.run import Run
 from scenes.capture import Capture
 from scenes.errors import InputError
+from scenes.video import Video
 
 SAVE_SECONDS = 60.0
 LOG_EVERY = 10
@@ -153,6 +155,8 @@ def _evaluate(job: Job, device: torch.device) -> None:
     print(table(report))
     if isinstance(job.scene, Capture):
         print(f"truth, render and depth: {_compare(job.run, job.scene, job.field)}")
+    if isinstance(job.scene, Video):
+        print(f"truth, render and error: {_compare_frames(job.run, job.scene, job.field)}")
 
 
 def _compare(opened: Run, scene: Capture, field: Field | RadianceField) -> Path:
@@ -168,4 +172,17 @@ def _compare(opened: Run, scene: Capture, field: Field | RadianceField) -> Path:
     shape = (height, width, 3)
     path = opened.path / "renders" / "comparison.png"
     save_png(path, comparison(truth.view(shape), seen.rgb.view(shape).cpu(), depth))
+    return path
+
+
+def _compare_frames(opened: Run, scene: Video, field: Field | RadianceField) -> Path:
+    """Write a picture of the first, the middle and the last frame beside what the field shows there, and its error."""
+    from viewer import compared_frames, save_png
+    from viewer.sheets import spread
+
+    play = playback(opened.scene)
+    chosen = spread(len(scene.frames), 3)
+    pairs = [(scene.frames[i].float() / 255, play.values(field, float(scene.times[i]))) for i in chosen]
+    path = opened.path / "renders" / "comparison.png"
+    save_png(path, compared_frames(pairs))
     return path

@@ -7,22 +7,27 @@ import os
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from jaxtyping import UInt8
 
 from fields.commands.arguments import parse
 from fields.commands.evaluate import number
 from fields.commands.job import is_run
 from fields.configuration import to_json
+from fields.playback import playback
 from fields.run import Run
 from scenes import load
-from scenes.scene import LoadOptions
+from scenes.scene import LoadOptions, Scene
+from scenes.video import Video
 
 DESCRIPTION = (
-    "What a run, or data that could be fitted, consists of; of a capture also a picture of its cameras and box."
+    "What a run, or data that could be fitted, consists of; of a capture also a picture of its cameras and box, of a "
+    "video a sheet of its frames."
 )
 
 
@@ -31,9 +36,10 @@ class InfoOptions:
     """Options of `fieldfit info`."""
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")]
-    """A run, an image, a mesh, or a folder or JSON of posed photographs."""
+    """A run, an image, a mesh, a video, or a folder or JSON of posed photographs."""
     picture: Path | None = None
-    """Where the picture of a capture's cameras goes. By default RUN/renders/cameras.png, or NAME-cameras.png here."""
+    """Where the picture of a capture's cameras or a video's frames goes. By default cameras.png or frames.png in
+    RUN/renders, or NAME-cameras.png or NAME-frames.png here."""
     load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
     """How data are loaded."""
 
@@ -42,17 +48,19 @@ def run(argv: Sequence[str]) -> int:
     """Returns 0."""
     options = parse(InfoOptions, argv, prog="fieldfit info", description=DESCRIPTION)
     if is_run(str(options.path)):
-        opened = Run.open(options.path)
+        opened, scene = Run.open(options.path), None
         described, lines = opened.scene, _of_run(opened)
-        default = options.path / "renders" / "cameras.png"
+        beside = f"{options.path / 'renders'}/"
     else:
-        scene = load(options.path, options=options.load)
+        opened, scene = None, load(options.path, options=options.load)
         described, lines = scene.describe(), [("bytes", f"{_bytes(options.path):,}")]
-        default = Path(f"{options.path.resolve().stem}-cameras.png")
+        beside = f"{options.path.resolve().stem}-"
     for name, value in [*summary(described), *lines]:
         print(textwrap.fill(f"{name + ':':<18} {value}", 118, subsequent_indent=" " * 19, break_on_hyphens=False))
-    if "cameras" in described:
-        print(f"{'picture:':<18} {_write_picture(described, options.picture, default)}")
+    picture = _picture(opened, scene, described)
+    if picture is not None:
+        name, pixels = picture
+        print(f"{'picture:':<18} {_write_picture(pixels, options.picture, Path(f'{beside}{name}.png'))}")
     return 0
 
 
@@ -100,11 +108,30 @@ def _results(evaluation: Mapping[str, Any]) -> str:
     return f"{values} at step {evaluation.get('step')}"
 
 
-def _write_picture(described: Mapping[str, Any], asked: Path | None, default: Path) -> Path:
-    """Where it was written: where it was asked for, or else to the default, or else to a temporary folder."""
-    from viewer import frusta, save_png
+def _picture(
+    opened: Run | None, scene: Scene | None, described: Mapping[str, Any]
+) -> tuple[str, UInt8[np.ndarray, "H W 3"]] | None:
+    """What it shows and a picture of that: a capture's cameras, a video's frames; of a run as its field has them."""
+    from viewer import contact_sheet, frusta
+    from viewer.sheets import SHEET_FRAMES, SHEET_WIDTH, spread
 
-    picture = frusta(described)
+    if "cameras" in described:
+        return "cameras", frusta(described)
+    if isinstance(scene, Video):
+        chosen = spread(len(scene.frames), SHEET_FRAMES)
+        return "frames", contact_sheet([scene.frames[i].numpy() for i in chosen], [f"frame {i}" for i in chosen])
+    if opened is not None and described["kind"] == "video" and opened.checkpoint_exists():
+        play = playback(described, min(described["size"][0], SHEET_WIDTH))
+        chosen = spread(len(play.times), SHEET_FRAMES)
+        frames = list(replace(play, times=[play.times[i] for i in chosen]).frames(opened.field()))
+        return "frames", contact_sheet(frames, [f"frame {i}" for i in chosen])
+    return None
+
+
+def _write_picture(picture: UInt8[np.ndarray, "H W 3"], asked: Path | None, default: Path) -> Path:
+    """Where it was written: where it was asked for, or else to the default, or else to a temporary folder."""
+    from viewer import save_png
+
     if asked is not None:
         save_png(asked, picture)
         return asked

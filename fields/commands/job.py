@@ -32,8 +32,8 @@ class FitOptions:
     """Options of `fieldfit fit`."""
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
-    """An image, a mesh, a folder or JSON of posed photographs; `demo`, a capture that is made for it; or a run, to go
-    on with it."""
+    """An image, a mesh, a video, a folder or JSON of posed photographs; `demo`, a capture that is made for it; or a
+    run, to go on with it."""
     out: Path | None = None
     """The run's folder. By default runs/NAME, with a number behind it where that is taken: nothing is overwritten."""
     minutes: float | None = None

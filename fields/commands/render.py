@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from fields.run import Run
 from scenes.box import Box
 from scenes.cameras import Cameras
 from scenes.errors import InputError
+from scenes.scene import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ Picture: TypeAlias = UInt8[np.ndarray, "H W C"]
 SPLITS = ("test", "val", "train")
 ROWS = 256
 """Rows of a picture that are evaluated at once."""
-DESCRIPTION = "Pictures or a film of a run: along a path of cameras, or for images the picture itself."
+ORBIT_FRAMES, ORBIT_FPS = 120, 30.0
+DESCRIPTION = "Pictures or a film of a run: along a path of cameras; for images and videos what they themselves show."
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class RenderOptions:
     """Where the cameras are: orbit, the views of a split (test, val, train), or a nerfstudio camera_path.json."""
     width: int | None = None
     """Pixels; by default those of the photographs, the picture or the path."""
-    frames: int = 120
-    """Frames of an orbit."""
-    fps: float = 30.0
-    """Frames per second of an orbit or of the views of a split."""
+    frames: int | None = None
+    """Frames of an orbit, by default 120; or of a video, spread evenly over its time, by default as many as it had."""
+    fps: float | None = None
+    """Frames per second of an orbit or of the views of a split, by default 30. A video keeps its duration unless both
+    this and --frames are given."""
     show: Literal["colour", "depth", "normal"] = "colour"
     """What is seen: colours, distance from the camera, or the direction of the surface."""
     device: DeviceName = "auto"
@@ -70,7 +73,16 @@ def run(argv: Sequence[str]) -> int:
     device = choose_device(options.device)
     opened = Run.open(options.run)
     field = opened.field(device)
-    n_frames = _film(opened, field, options, device) if "size" not in opened.scene else _image(opened, field, options)
+    kind: Kind = opened.scene["kind"]
+    match kind:
+        case "image":
+            n_frames = _image(opened, field, options)
+        case "video":
+            n_frames = _video(opened, field, options)
+        case "mesh" | "capture":
+            n_frames = _film(opened, field, options, device)
+        case _:
+            assert_never(kind)
     print(f"{options.out}: {n_frames} picture{'s' * (n_frames != 1)}")
     return 0
 
@@ -98,12 +110,12 @@ def _camera_path(described: Mapping[str, Any], options: RenderOptions) -> Camera
     from viewer.paths import CameraPath, read_camera_path
 
     if options.path == "orbit":
-        path = orbit(described, options.frames, options.fps)
+        path = orbit(described, options.frames or ORBIT_FRAMES, options.fps or ORBIT_FPS)
     elif options.path in SPLITS:
         data = described.get("cameras", {}).get(options.path)
         if not data or not data["size"]:
             raise InputError(f"--path {options.path}: the run's scene has no {options.path} views; try --path orbit")
-        path = CameraPath(Cameras.from_json(data), options.fps)
+        path = CameraPath(Cameras.from_json(data), options.fps or ORBIT_FPS)
     elif Path(options.path).exists():
         path = read_camera_path(options.path)
     else:
@@ -153,6 +165,26 @@ def _image(opened: Run, field: Field | RadianceField, options: RenderOptions) ->
         values = PixelFormat(form.channels, "uint8").from_linear(form.to_linear(values).clamp(0, 1))
     save_png(options.out, PixelFormat(form.channels, "uint8").from_values(values).numpy())
     return 1
+
+
+def _video(opened: Run, field: Field | RadianceField, options: RenderOptions) -> int:
+    """Play the video that a run holds, at any width, rate and number of frames."""
+    from fields.playback import playback
+    from viewer import save_png, write_frames
+    from viewer.video import check_target
+
+    for flag, value, usual in (("--path", options.path, "orbit"), ("--show", options.show, "colour")):
+        if value != usual:
+            raise InputError(f"{flag} {value}: a run of a video has no cameras; leave it out")
+    play = playback(opened.scene, options.width, options.frames, options.fps)
+    frames = play.frames(field)
+    if options.out.suffix.lower() == ".png":
+        if len(play.times) > 1:
+            raise InputError(f"{options.out}: {len(play.times)} frames need a folder or an .mp4; or give --frames 1")
+        save_png(options.out, next(frames))
+        return 1
+    check_target(options.out)
+    return write_frames(options.out, counted(frames, len(play.times), sys.stderr), play.fps)
 
 
 def image_values(

@@ -53,6 +53,25 @@ class Gridded(Protocol):
         ...
 
 
+@runtime_checkable
+class Sparse(Protocol):
+    """A module of some of whose parameters a step may use a part: the rest gets no gradient, and stays as it is."""
+
+    def sparse_parameters(self) -> Sequence[nn.Parameter]:
+        """Those parameters."""
+        ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A module that changes with the progress of the fit. What it remembers of that is in its buffers."""
+
+    def advance(self, progress: float) -> None:
+        """Be what it is at this progress in [0, 1]; called before every step, and again with the same value by a fit
+        that goes on from a save."""
+        ...
+
+
 def with_aux(
     x: Float[Tensor, "N X"], aux: Float[Tensor, "R A"] | None, index: Int[Tensor, " N"] | None
 ) -> Float[Tensor, "N XA"]:

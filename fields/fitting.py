@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from fields.contracts import Scheduled
 from fields.field import Field, RadianceField
 from fields.optim import Adam, OptimiserConfig
 from fields.rendering.render import march_shape, render_rays
@@ -119,8 +120,11 @@ def fit(
         field.occupancy.carve(scene, field.to_world)
         counts.seconds += time.perf_counter() - started
     device = next(field.parameters()).device
+    scheduled = [module for module in field.modules() if isinstance(module, Scheduled)]
     while (progress := _progress(config, counts)) < 1:
         watch, started = Stopwatch(), time.perf_counter()
+        for module in scheduled:
+            module.advance(progress)
         n = config.batch
         if isinstance(field, RadianceField):
             if counts.index % field.occupancy.config.update_every == 0 and counts.index > 0:

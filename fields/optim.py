@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fields.contracts import Gridded
+from fields.contracts import Gridded, Sparse
 from fields.encodings.grid import GridEncoding
 from fields.kernels import ops
 from scenes.errors import InputError
@@ -40,7 +40,8 @@ class Group:
     name: str
     param: Tensor
     rate: float
-    is_grid: bool
+    is_sparse: bool
+    """Whether entries without a gradient stay as they are."""
     table: GridEncoding | None
     """The encoding whose table this is, if it gathers its gradient."""
     moments: tuple[Tensor, Tensor]
@@ -64,12 +65,13 @@ class Adam:
         for encoding in tables.values():
             encoding.gathered = ops.TableGradient(encoding.table) if ops.is_native(encoding.table) else None
         grids = {id(p) for m in field.modules() if isinstance(m, Gridded) for p in m.grid_parameters()}
+        sparse = grids | {id(p) for m in field.modules() if isinstance(m, Sparse) for p in m.sparse_parameters()}
         self.groups = [
             Group(
                 name,
                 param,
                 config.table_rate if id(param) in grids else config.network_rate,
-                id(param) in grids,
+                id(param) in sparse,
                 tables.get(id(param)),
                 (torch.zeros_like(param), torch.zeros_like(param)),
             )
@@ -95,7 +97,7 @@ class Adam:
                     g.gathered.touched.fill_(1)
                 ops.adam_touched(g.param, g.gathered, g.moments, rate, betas, c.eps, self.steps)
             elif g.param.grad is not None:
-                ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero=g.is_grid)
+                ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero=g.is_sparse)
             g.param.grad = None
 
     def forget(self) -> None:

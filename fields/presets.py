@@ -9,13 +9,14 @@ from typing import Literal, assert_never
 from fields.encodings import Coordinates, Dense, EncodingConfig, Frequency, Hash, TcnnHash
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
-from fields.networks import MLP, NetworkConfig, TcnnMLP
+from fields.networks import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 from fields.optim import OptimiserConfig
 from scenes.errors import InputError
 from scenes.scene import Scene
 
 EncodingName = Literal["hash", "dense", "frequency", "coordinates", "tcnn-hash"]
-NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp"]
+KanName = Literal["kan-spline", "kan-rbf", "kan-chebyshev", "kan-fourier", "kan-wavelet", "kan-rational", "s-kan"]
+NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", KanName]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,12 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
             config = capture_preset(unbounded=bool(scene.describe()["unbounded"]))
         case _:
             assert_never(scene.kind)
-    return _switched(config, encoding, network)
+    config = _switched(config, encoding, network)
+    match config.field:
+        case SignalFieldConfig(network=RationalKAN() as rational) if scene.kind == "mesh":  # normals need it smooth
+            return replace(config, field=replace(config.field, network=replace(rational, denominator="even")))
+        case _:
+            return config
 
 
 def image_preset(longest: float, pixels: float) -> Config:
@@ -97,6 +103,28 @@ def capture_preset(unbounded: bool) -> Config:
     return Config(field, FitConfig(minutes=5.0, batch=2**15, optimiser=optimiser))
 
 
+def kan_trunk(network: KanName, has_grid: bool) -> NetworkConfig:
+    """A network of learned functions by name: small behind a grid's features, larger where it does all the work."""
+    hidden_dim, hidden_layers = (16, 1) if has_grid else (32, 2)
+    match network:
+        case "kan-spline":
+            return KAN("spline", hidden_dim, hidden_layers)
+        case "kan-rbf":
+            return KAN("rbf", hidden_dim, hidden_layers)
+        case "kan-chebyshev":
+            return KAN("chebyshev", hidden_dim, hidden_layers)
+        case "kan-fourier":
+            return KAN("fourier", hidden_dim, hidden_layers)
+        case "kan-wavelet":
+            return KAN("dog", hidden_dim, hidden_layers)
+        case "kan-rational":
+            return RationalKAN() if has_grid else RationalKAN(hidden_dim=128, hidden_layers=3)
+        case "s-kan":
+            return SelectableKAN(hidden_dim, hidden_layers)
+        case _:
+            assert_never(network)
+
+
 def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:
     """Replace encoding and network by name.
 
@@ -127,7 +155,7 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
     has_grid = isinstance(new, Hash | Dense | TcnnHash)
     if network is None:
         network = "siren" if isinstance(new, Coordinates) else "mlp"
-    if network != "siren" and isinstance(new, Coordinates):
+    if network in ("mlp", "silu", "tcnn-mlp") and isinstance(new, Coordinates):
         raise InputError(f"--network {network} cannot read plain coordinates: take --network siren, or --encoding hash")
     wide = MLP(hidden_dim=128, hidden_layers=3, bias=True)
     trunk: NetworkConfig
@@ -141,13 +169,15 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             trunk = replace(wide, activation="sine", omega=omega)
         case "tcnn-mlp":
             trunk = TcnnMLP() if has_grid else TcnnMLP(hidden_dim=128, hidden_layers=3)
+        case "kan-spline" | "kan-rbf" | "kan-chebyshev" | "kan-fourier" | "kan-wavelet" | "kan-rational" | "s-kan":
+            trunk = kan_trunk(network, has_grid)
         case _:
             assert_never(network)
     match config.field:
         case SignalFieldConfig():
             field: FieldConfig = replace(config.field, encoding=new, network=trunk)
         case RadianceFieldConfig():
-            color = trunk if isinstance(trunk, TcnnMLP) else config.field.color
+            color = config.field.color if isinstance(trunk, MLP) else trunk
             field = replace(config.field, encoding=new, density=trunk, color=color)
         case _:
             assert_never(config.field)

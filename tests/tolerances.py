@@ -42,6 +42,11 @@ TWO_KERNELS = Tolerance(
 FINE_GRID = Tolerance(1e-3, 1e-4, "at resolution 2^11 a rounded coordinate moves the weights by 2^11 eps32 = 2.4e-4")
 SECOND_GRADIENTS = Tolerance(1e-3, 1e-4, "the derivative of a derivative loses half of the digits that were left")
 FINITE_DIFFERENCES = Tolerance(1e-4, 1e-6, "central, float64, step 1e-4: 1e-8 times a third derivative of up to 100")
+DERIVED = Tolerance(
+    1e-3,
+    1e-4,
+    "gradients through layers of learned functions, whose cubics and wavelets lose a digit more by cancellation",
+)
 
 # Reduced precision.
 HALF_STORAGE = Tolerance(2e-2, 2e-3, "bfloat16 keeps 8 bits: 2^-9 for each stored value, a few of them in a row")
@@ -58,6 +63,14 @@ QUADRATURE = Tolerance(
     1e-3, 1e-4, "a ray integral of piecewise-constant density against its closed form, >= 1000 steps"
 )
 MONTE_CARLO = Tolerance(0.0, 1e-2, "a fraction of 200,000 points has a standard error of at most 1.1e-3; nine of them")
+UNIT_VARIANCE = Tolerance(
+    0.0,
+    0.06,
+    "variance of some thousand points in 256 random layers; a constant term alone varies by 0.1 between layers",
+)
+PADE = Tolerance(
+    0.0, 5e-3, "rational functions at their start: coefficients of |x| and |x|^3 of 1e-3 so that they learn"
+)
 METRICS = Tolerance(1e-4, 1e-5, "PSNR and SSIM in row bands and float32 against scikit-image in float64")
 EIGHT_BIT = Tolerance(0.0, 0.5 / 255 + 1e-6, "half a step of an 8-bit value")
 DECODED = Tolerance(0.0, 0.6 / 255, "half a step of 8 bits, and a tenth: swscale and Pillow round in fixed point")

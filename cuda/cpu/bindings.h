@@ -114,5 +114,6 @@ struct MlpSpec {
 };
 
 void bind_rendering(nb::module_& m);
+void bind_kan(nb::module_& m);
 
 }  // namespace fieldfit

@@ -111,5 +111,6 @@ NB_MODULE(FIELDFIT_MODULE, m) {
   });
 
   bind_rendering(m);
+  bind_kan(m);
   m.def("processor_runs", &processor_runs);
 }

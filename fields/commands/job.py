@@ -48,8 +48,9 @@ class FitOptions:
     """How coordinates become features: hash, dense, frequency or coordinates, or tcnn-hash, for which tiny-cuda-nn must
     be installed; by default the preset's."""
     network: str | None = None
-    """What turns features into values: mlp, silu or siren, or tcnn-mlp, for which tiny-cuda-nn must be installed; by
-    default the preset's."""
+    """What turns features into values: mlp, silu or siren; networks of learned functions, kan-spline, kan-rbf,
+    kan-chebyshev, kan-fourier, kan-wavelet or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which
+    tiny-cuda-nn must be installed; by default the preset's."""
     profile: bool = False
     """Print milliseconds per step by stage at the end, and draw them over time in the run's profile.png."""
     load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from fields.kernels.shapes import Activation
-from fields.networks.configs import MLP, NetworkConfig, TcnnMLP
+from fields.networks.configs import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 
 if TYPE_CHECKING:
+    from fields.networks.kan.layer import KanNetwork
+    from fields.networks.kan.rational import RationalNetwork
+    from fields.networks.kan.selectable import SelectableNetwork
     from fields.networks.mlp import Perceptron
     from fields.networks.tcnn import TcnnPerceptron
 
-    Network = Perceptron | TcnnPerceptron
+    Network = Perceptron | TcnnPerceptron | KanNetwork | RationalNetwork | SelectableNetwork
 
-__all__ = ["MLP", "NetworkConfig", "TcnnMLP", "build_network"]
+__all__ = ["KAN", "MLP", "NetworkConfig", "RationalKAN", "SelectableKAN", "TcnnMLP", "build_network"]
 
 
 def build_network(config: NetworkConfig, n_in: int, n_out: int, output_activation: Activation = "identity") -> Network:
@@ -22,6 +25,9 @@ def build_network(config: NetworkConfig, n_in: int, n_out: int, output_activatio
     Raises:
         InputError: the configuration cannot be built, or cannot be built here.
     """
+    from fields.networks.kan.layer import KanNetwork
+    from fields.networks.kan.rational import RationalNetwork
+    from fields.networks.kan.selectable import SelectableNetwork
     from fields.networks.mlp import Perceptron
     from fields.networks.tcnn import TcnnPerceptron
 
@@ -30,5 +36,11 @@ def build_network(config: NetworkConfig, n_in: int, n_out: int, output_activatio
             return Perceptron(config, n_in, n_out, output_activation)
         case TcnnMLP():
             return TcnnPerceptron(config, n_in, n_out, output_activation)
+        case KAN():
+            return KanNetwork(config, n_in, n_out, output_activation)
+        case RationalKAN():
+            return RationalNetwork(config, n_in, n_out, output_activation)
+        case SelectableKAN():
+            return SelectableNetwork(config, n_in, n_out, output_activation)
         case _:
             assert_never(config)

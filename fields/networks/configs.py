@@ -34,4 +34,59 @@ class TcnnMLP:
     """Number of hidden layers, with a ReLU after each."""
 
 
-NetworkConfig: TypeAlias = MLP | TcnnMLP
+KanBasis: TypeAlias = Literal["spline", "rbf", "chebyshev", "fourier", "dog", "mexican-hat"]
+KanFamily: TypeAlias = Literal["spline", "rbf", "chebyshev", "fourier", "dog", "mexican-hat", "rational"]
+Denominator: TypeAlias = Literal["absolute", "even"]
+
+
+@dataclass(frozen=True)
+class KAN:
+    """Layers with a learned function of one value on every edge (Kolmogorov-Arnold networks, Liu et al. 2024)."""
+
+    basis: KanBasis = "rbf"
+    """What the functions are made of: cubic splines, Gaussians, polynomials of tanh, sines and cosines, or wavelets
+    (the first or second derivative of a Gaussian)."""
+    hidden_dim: int = 16
+    """Width of the hidden layers."""
+    hidden_layers: int = 1
+    """Number of hidden layers."""
+    n_basis: int = 8
+    """Functions that each edge is a sum of, besides SiLU; on a grid, its size."""
+
+
+@dataclass(frozen=True)
+class RationalKAN:
+    """Linear layers behind learned rational activations (GR-KAN, Yang & Wang 2024), numerators of degree 5 and
+    denominators of degree 4."""
+
+    hidden_dim: int = 32
+    """Width of the hidden layers."""
+    hidden_layers: int = 2
+    """Number of hidden layers."""
+    groups: int = 8
+    """Channels of a layer are in so many groups, each with a denominator of its own; divides hidden_dim."""
+    denominator: Denominator = "absolute"
+    """1 + sum |b_j| |x|^j; or even, 1 + c2^2 x^2 + c4^2 x^4, which has no kink at zero, for signed distances."""
+
+
+@dataclass(frozen=True)
+class SelectableKAN:
+    """A network that tries several activation spaces at every node and keeps the best (S-KAN, Yang et al. 2024)."""
+
+    hidden_dim: int = 16
+    """Width of the hidden layers."""
+    hidden_layers: int = 1
+    """Number of hidden layers."""
+    n_basis: int = 8
+    """Functions of an edge in every family, besides SiLU; rational activations are one function."""
+    pool: tuple[KanFamily, ...] = ("spline", "rbf", "chebyshev", "fourier", "dog", "rational")
+    """The families."""
+    gates: Literal["node", "layer"] = "node"
+    """Whether each node chooses for itself, or all of a layer together, which computes one family only."""
+    select_at: float = 0.1
+    """Progress from which gates sharpen."""
+    prune_at: float = 0.3
+    """Progress from which only what was chosen is computed and fitted."""
+
+
+NetworkConfig: TypeAlias = MLP | TcnnMLP | KAN | RationalKAN | SelectableKAN

@@ -1,0 +1,200 @@
+// The layer of Gaussian bumps: basis and product in one pass over tiles of samples, lanes along the samples. The values of
+// the basis exist for a few inputs of a tile at a time, and are computed again in the backward pass.
+#include "kan.h"
+
+#include <memory>
+#include <vector>
+
+#include "../activation.h"
+#include "../bumps.h"
+#include "mlp_tile.h"
+#include "threads.h"
+
+namespace fieldfit {
+namespace {
+
+constexpr int kPoints = 48;   // samples of a tile, a multiple of three vectors
+constexpr int kInputs = 4;    // inputs of a chunk are a multiple of this, so that their terms are one of four
+constexpr int kChunk = 112;   // terms of a chunk, about: with as many cotangents they stay in the first cache
+static_assert(kPoints % (3 * kLanes) == 0);
+
+int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// c[rows, kPoints] = or += a b with rows a multiple of 4 and lanes along the samples.
+template <Start S>
+void along_samples(const Product& p, int rows) {
+  int r = 0;
+  if constexpr (kLanes == 16) {
+    for (; r + 8 <= rows; r += 8) product_block<8, 3, S, End::kStore>(p, r, 0);
+  }
+  for (; r < rows; r += 4) {
+    for (int j = 0; j < kPoints; j += 3 * kLanes) product_block<4, 3, S, End::kStore>(p, r, j);
+  }
+}
+
+// Weights and sizes, padded with zeros, shared by threads.
+struct Packed {
+  const BumpLayer& layer;
+  int k, pad_k, pad_o, inputs;   // terms in all, with room behind; outputs; inputs of a chunk
+  Aligned weight{0}, bias{0};    // [up_to(n_out, 4), pad_k], [up_to(n_out, 4)]
+
+  explicit Packed(const BumpLayer& l) : layer(l), k(l.n_in * l.terms), pad_k(up_to(l.n_in, kInputs) * l.terms), pad_o(up_to(l.n_out, 4)) {
+    inputs = std::max(kInputs, kChunk / l.terms / kInputs * kInputs);
+    weight = Aligned(sizeof(float) * pad_o * pad_k);
+    bias = Aligned(sizeof(float) * pad_o);
+    for (int o = 0; o < l.n_out; ++o) {
+      memcpy(weights() + static_cast<size_t>(o) * pad_k, l.weight + static_cast<size_t>(o) * k, sizeof(float) * k);
+      reinterpret_cast<float*>(bias.data())[o] = l.bias[o];
+    }
+  }
+  float* weights() const { return reinterpret_cast<float*>(weight.data()); }
+  const float* biases() const { return reinterpret_cast<const float*>(bias.data()); }
+  int chunk_terms(int i) const { return (std::min(i + inputs, up_to(layer.n_in, kInputs)) - i) * layer.terms; }
+};
+
+// The scratch of one thread; samples are columns.
+class Tile {
+ public:
+  explicit Tile(const Packed& p) : p_(p) {
+    int in = up_to(p.layer.n_in, kInputs), terms = p.inputs * p.layer.terms;
+    size_t columns = 2 * static_cast<size_t>(in) + p.pad_o + 2 * static_cast<size_t>(terms);
+    storage_ = Aligned(sizeof(float) * kPoints * columns);
+    x = reinterpret_cast<float*>(storage_.data());
+    d_x = x + static_cast<size_t>(in) * kPoints;
+    out = d_x + static_cast<size_t>(in) * kPoints;
+    basis = out + static_cast<size_t>(p.pad_o) * kPoints;
+    d_basis = basis + static_cast<size_t>(terms) * kPoints;
+  }
+
+  // Terms of inputs i .. of this chunk; those of inputs that do not exist are multiplied by weights of zero.
+  void evaluate(int i) {
+    const BumpLayer& l = p_.layer;
+    int end = i + p_.chunk_terms(i) / l.terms;
+    float* to = basis;
+    for (; i < end; ++i, to += l.terms * kPoints) {
+      for (int j = 0; j < kPoints; j += kLanes) {
+        FloatV z = load(x + i * kPoints + j), u = place(z, l.first, l.spacing, l.bumps);
+        for (int g = 0; g < l.bumps; g += kBumps) {
+          FloatV phi[kBumps];
+          bumps(u - splat<FloatV>(static_cast<float>(g)), phi);
+          for (int k = 0; k < std::min(kBumps, l.bumps - g); ++k) store(to + (g + k) * kPoints + j, phi[k]);
+        }
+        if (l.terms > l.bumps) store(to + l.bumps * kPoints + j, activate(kSilu, z));
+      }
+    }
+  }
+
+  // Cotangents of the chunk's inputs, from those of its terms.
+  void evaluate_vjp(int i) {
+    const BumpLayer& l = p_.layer;
+    int end = std::min(i + p_.inputs, l.n_in);
+    const float *phi = basis, *d_phi = d_basis;
+    for (; i < end; ++i, phi += l.terms * kPoints, d_phi += l.terms * kPoints) {
+      for (int j = 0; j < kPoints; j += kLanes) {
+        FloatV z = load(x + i * kPoints + j), u = place(z, l.first, l.spacing, l.bumps), d{};
+        for (int g = 0; g < l.bumps; g += kBumps) {
+          int count = std::min(kBumps, l.bumps - g);
+          FloatV some[kBumps], d_some[kBumps];
+          for (int k = 0; k < count; ++k) {
+            some[k] = load(phi + (g + k) * kPoints + j);
+            d_some[k] = load(d_phi + (g + k) * kPoints + j);
+          }
+          d = d + bumps_vjp(u - splat<FloatV>(static_cast<float>(g)), some, d_some, count);
+        }
+        d = d * splat<FloatV>(1 / l.spacing);
+        if (l.terms > l.bumps) {
+          int64_t at = l.bumps * kPoints + j;
+          d = d + activate_vjp(kSilu, z, load(phi + at), load(d_phi + at));
+        }
+        store(d_x + i * kPoints + j, d);
+      }
+    }
+  }
+
+  void load_columns(const float* from, int width, int n, float* to) const {
+    for (int r = 0; r < n; ++r) {
+      for (int i = 0; i < width; ++i) to[i * kPoints + r] = from[static_cast<int64_t>(r) * width + i];
+    }
+    if (n < kPoints) {
+      for (int i = 0; i < width; ++i) std::fill(to + i * kPoints + n, to + (i + 1) * kPoints, 0.0f);
+    }
+  }
+  void store_columns(const float* from, int width, int n, float* to) const {
+    for (int r = 0; r < n; ++r) {
+      for (int i = 0; i < width; ++i) to[static_cast<int64_t>(r) * width + i] = from[i * kPoints + r];
+    }
+  }
+
+  float *x, *d_x;         // [inputs, kPoints]
+  float* out;             // [pad(out), kPoints], values or their cotangents
+  float *basis, *d_basis;  // [terms of a chunk, kPoints]
+
+ private:
+  const Packed& p_;
+  Aligned storage_{0};
+};
+
+}  // namespace
+
+void bump_layer_forward(const BumpLayer& l, float* out) {
+  Packed packed(l);
+  int n_threads = threads_for(l.n, 2 * kPoints);
+#pragma omp parallel num_threads(n_threads)
+  {
+    Tile tile(packed);
+    Range mine = share(l.n, omp_get_thread_num(), omp_get_num_threads(), kPoints);
+    for (int64_t at = mine.begin; at < mine.end; at += kPoints) {
+      int n = static_cast<int>(std::min<int64_t>(kPoints, mine.end - at));
+      tile.load_columns(l.x + at * l.n_in, l.n_in, n, tile.x);
+      for (int o = 0; o < packed.pad_o; ++o) std::fill_n(tile.out + o * kPoints, kPoints, packed.biases()[o]);
+      for (int i = 0; i < l.n_in; i += packed.inputs) {
+        tile.evaluate(i);
+        along_samples<Start::kAdd>({packed.weights() + i * l.terms, packed.pad_k, 1, tile.basis, kPoints, tile.out, kPoints, packed.chunk_terms(i)}, packed.pad_o);
+      }
+      tile.store_columns(tile.out, l.n_out, n, out + at * l.n_out);
+    }
+  }
+}
+
+void bump_layer_backward(const BumpLayer& l, const float* d_out, float* d_x, float* d_weight) {
+  Packed packed(l);
+  int n_threads = threads_for(l.n, 2 * kPoints);
+  int columns = padded(l.n_out);
+  size_t size = static_cast<size_t>(packed.pad_k) * columns;
+  std::vector<Aligned> sums(n_threads);  // [pad(k), columns] each
+#pragma omp parallel num_threads(n_threads)
+  {
+    int thread = omp_get_thread_num();
+    Tile tile(packed);
+    sums[thread] = Aligned(sizeof(float) * size);
+    float* sum = reinterpret_cast<float*>(sums[thread].data());
+    Aligned rows(sizeof(float) * kPoints * columns);
+    float* d_rows = reinterpret_cast<float*>(rows.data());
+    Range mine = share(l.n, thread, omp_get_num_threads(), kPoints);
+    for (int64_t at = mine.begin; at < mine.end; at += kPoints) {
+      int n = static_cast<int>(std::min<int64_t>(kPoints, mine.end - at));
+      const float* d = d_out + at * l.n_out;
+      tile.load_columns(l.x + at * l.n_in, l.n_in, n, tile.x);
+      tile.load_columns(d, l.n_out, n, tile.out);
+      for (int r = 0; r < n; ++r) memcpy(d_rows + r * columns, d + static_cast<int64_t>(r) * l.n_out, sizeof(float) * l.n_out);
+      for (int i = 0; i < l.n_in; i += packed.inputs) {
+        int terms = packed.chunk_terms(i);
+        tile.evaluate(i);
+        product_add({tile.basis, kPoints, 1, d_rows, columns, sum + static_cast<size_t>(i) * l.terms * columns, columns, n}, terms, columns);
+        if (!d_x) continue;
+        along_samples<Start::kZero>({packed.weights() + i * l.terms, 1, packed.pad_k, tile.out, kPoints, tile.d_basis, kPoints, l.n_out}, terms);
+        tile.evaluate_vjp(i);
+      }
+      if (d_x) tile.store_columns(tile.d_x, l.n_in, n, d_x + at * l.n_in);
+    }
+  }
+  for (int o = 0; o < l.n_out; ++o) {
+    for (int k = 0; k < packed.k; ++k) {
+      float total = 0;
+      for (int t = 0; t < n_threads; ++t) total += reinterpret_cast<float*>(sums[t].data())[static_cast<size_t>(k) * columns + o];
+      d_weight[static_cast<size_t>(o) * packed.k + k] = total;
+    }
+  }
+}
+
+}  // namespace fieldfit

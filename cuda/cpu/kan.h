@@ -1,0 +1,35 @@
+// What layers of learned functions compute on a CPU; rows are samples, all arrays float32, row-major.
+#pragma once
+#include <cstdint>
+
+namespace fieldfit {
+
+// The rational activation of rows of `width` channels, `groups` of equal size.
+struct Rational {
+  int64_t n;
+  int width, groups;
+  const float* x;            // [n, width]
+  const float* numerator;    // [6], shared
+  const float* denominator;  // [groups, 4], of either sign
+};
+
+void rational_forward(const Rational& r, float* out);
+// d_numerator [6] and d_denominator [groups, 4] are overwritten.
+void rational_backward(const Rational& r, const float* d_out, float* d_x, float* d_numerator, float* d_denominator);
+
+// out[n, o] = bias[o] + sum_i sum_t weight[o, i, t] B_t(x[n, i]): `bumps` Gaussians with centres `first` + g `spacing`,
+// and silu(x) as the last term where terms = bumps + 1.
+struct BumpLayer {
+  int64_t n;
+  int n_in, n_out, bumps, terms;
+  float first, spacing;
+  const float* x;       // [n, n_in]
+  const float* weight;  // [n_out, n_in, terms]
+  const float* bias;    // [n_out]
+};
+
+void bump_layer_forward(const BumpLayer& l, float* out);
+// d_x [n, n_in] may be null; d_weight is overwritten.
+void bump_layer_backward(const BumpLayer& l, const float* d_out, float* d_x, float* d_weight);
+
+}  // namespace fieldfit

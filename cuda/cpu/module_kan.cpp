@@ -1,0 +1,65 @@
+// Python bindings of layers of learned functions.
+#include "bindings.h"
+#include "kan.h"
+#include "../rational.h"
+
+namespace fieldfit {
+namespace {
+
+Rational view(const Mat& x, const Vec& numerator, const Mat& denominator) {
+  size_t width = x.shape(1), groups = denominator.shape(0);
+  expect_size(numerator.shape(0), kNumerator, "numerator");
+  expect_shape(denominator, groups, kDenominator, "denominator");
+  expect(groups > 0 && width % groups == 0, "groups must divide the width");
+  return {static_cast<int64_t>(x.shape(0)), static_cast<int>(width), static_cast<int>(groups), x.data(), numerator.data(), denominator.data()};
+}
+
+BumpLayer view(const Mat& x, const Mat& weight, const Vec& bias, int bumps, float first, float spacing) {
+  size_t n_in = x.shape(1), n_out = weight.shape(0);
+  expect(n_in > 0 && n_out > 0 && bumps > 0 && spacing > 0, "a layer has inputs, outputs, bumps and a spacing");
+  size_t terms = weight.shape(1) / n_in;
+  expect_shape(weight, n_out, n_in * terms, "weight");
+  expect(terms == static_cast<size_t>(bumps) || terms == static_cast<size_t>(bumps) + 1, "an input has its bumps, and one term more at most");
+  expect_size(bias.shape(0), n_out, "bias");
+  return {static_cast<int64_t>(x.shape(0)), static_cast<int>(n_in), static_cast<int>(n_out), bumps, static_cast<int>(terms), first, spacing,
+          x.data(), weight.data(), bias.data()};
+}
+
+}  // namespace
+
+void bind_kan(nb::module_& m) {
+  m.def("rational_forward", [](const Mat& x, const Vec& numerator, const Mat& denominator, const Mat& out) {
+    Rational r = view(x, numerator, denominator);
+    expect_shape(out, x.shape(0), x.shape(1), "out");
+    nb::gil_scoped_release release;
+    rational_forward(r, out.data());
+  });
+  m.def("rational_backward", [](const Mat& x, const Vec& numerator, const Mat& denominator, const Mat& d_out, const Mat& d_x,
+                                const Vec& d_numerator, const Mat& d_denominator) {
+    Rational r = view(x, numerator, denominator);
+    expect_shape(d_out, x.shape(0), x.shape(1), "d_out");
+    expect_shape(d_x, x.shape(0), x.shape(1), "d_x");
+    expect_size(d_numerator.shape(0), kNumerator, "d_numerator");
+    expect_shape(d_denominator, denominator.shape(0), kDenominator, "d_denominator");
+    nb::gil_scoped_release release;
+    rational_backward(r, d_out.data(), d_x.data(), d_numerator.data(), d_denominator.data());
+  });
+  m.def("bump_layer_forward", [](const Mat& x, const Mat& weight, const Vec& bias, int bumps, float first, float spacing, const Mat& out) {
+    BumpLayer l = view(x, weight, bias, bumps, first, spacing);
+    expect_shape(out, x.shape(0), weight.shape(0), "out");
+    nb::gil_scoped_release release;
+    bump_layer_forward(l, out.data());
+  });
+  m.def("bump_layer_backward", [](const Mat& x, const Mat& weight, const Vec& bias, int bumps, float first, float spacing,
+                                  const Mat& d_out, const std::optional<Mat>& d_x, const Mat& d_weight) {
+    BumpLayer l = view(x, weight, bias, bumps, first, spacing);
+    expect_shape(d_out, x.shape(0), weight.shape(0), "d_out");
+    if (d_x) expect_shape(*d_x, x.shape(0), x.shape(1), "d_x");
+    expect_shape(d_weight, weight.shape(0), weight.shape(1), "d_weight");
+    nb::gil_scoped_release release;
+    bump_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data());
+  }, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("bumps"), nb::arg("first"), nb::arg("spacing"), nb::arg("d_out"),
+     nb::arg("d_x").none(), nb::arg("d_weight"));
+}
+
+}  // namespace fieldfit

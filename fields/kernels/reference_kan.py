@@ -1,0 +1,45 @@
+"""Torch references of layers of learned functions: the rational activation and the layer of Gaussian bumps.
+
+Letters: N points, I inputs, O outputs, G groups, T terms of an input.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def rational(
+    x: Float[Tensor, "N I"], numerator: Float[Tensor, " 6"], denominator: Float[Tensor, "G 4"]
+) -> Float[Tensor, "N I"]:
+    """Safe Pade activation (Molina et al. 2020), in groups of channels that share a denominator (GR-KAN, Yang & Wang
+    2024, in the form of its kernels): F = (a0 + a1 x + ... + a5 x^5) / (1 + |b1| |x| + ... + |b4| |x|^4)."""
+    b = denominator.abs().repeat_interleave(x.shape[1] // len(denominator), dim=0)  # [I, 4]
+    p, q, y = numerator[5].expand_as(x), b[:, 3].expand_as(x), x.abs()
+    for i in (4, 3, 2, 1, 0):
+        p = p * x + numerator[i]
+    for j in (2, 1, 0):
+        q = q * y + b[:, j]
+    return p / (1 + q * y)
+
+
+def bumps(x: Float[Tensor, "N I"], count: int, first: float, spacing: float) -> Float[Tensor, "N I {count}"]:
+    """Gaussians exp(-(u - g)^2) with u = (x - first) / spacing and g = 0 .. count - 1 (FastKAN, Li 2024)."""
+    u = (x - first) / spacing
+    return (-(u[:, :, None] - torch.arange(count, dtype=x.dtype, device=x.device)).square()).exp()
+
+
+def bump_layer(
+    x: Float[Tensor, "N I"],
+    weight: Float[Tensor, "O IT"],
+    bias: Float[Tensor, " O"],
+    count: int,
+    first: float,
+    spacing: float,
+) -> Float[Tensor, "N O"]:
+    """Products of the weights with each input's Gaussians and, where there is one term more, its SiLU; plus a bias."""
+    terms = bumps(x, count, first, spacing)
+    if weight.shape[1] == x.shape[1] * (count + 1):
+        terms = torch.cat([terms, torch.nn.functional.silu(x)[:, :, None]], dim=2)
+    return torch.nn.functional.linear(terms.flatten(1), weight, bias)

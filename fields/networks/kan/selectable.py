@@ -1,0 +1,190 @@
+"""Networks that choose their activation spaces (S-KAN, Yang et al. 2024): a pool of bases per node, gates over them.
+
+    y_o = b_o + W_o silu(x) + sum_k softmax(alpha_o / tau)_k sum_i sum_g C_k,oig B_k,g(x_i)
+
+Three phases by the progress of the fit: all families are trained at tau = 1; then tau falls, so that each node settles
+on one of them; then each node keeps the family with its largest gate, at full weight, the others are no longer computed
+or trained, and the gates stay as they are. Phases and schedule are our reconstruction: the paper's were not at hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fields.contracts import At, with_aux
+from fields.kernels import reference
+from fields.kernels.shapes import Activation
+from fields.networks.configs import KanFamily, SelectableKAN
+from fields.networks.kan.basis import Basis
+from fields.networks.kan.layer import SILU_GAIN
+from fields.networks.kan.rational import RationalActivation
+from scenes.errors import InputError
+
+COLDEST = 0.1
+"""tau when the pruning comes: two gates whose logits differ by 0.5 are 150 to 1 then."""
+GROUPS = 8
+UNDECIDED = -1
+
+
+def family(kind: KanFamily, n_in: int, n_basis: int) -> Basis | RationalActivation:
+    """The functions of a family on each of `n_in` inputs."""
+    if kind == "rational":
+        return RationalActivation("swish", n_in, math.gcd(GROUPS, n_in))
+    return Basis(kind, n_in, n_basis)
+
+
+class SelectableLayer(nn.Module):
+    """One layer. Its phase is in its buffers, and so in what is saved of a field."""
+
+    temperature: Tensor
+    choice: Tensor
+
+    def __init__(self, config: SelectableKAN, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.select_at, self.prune_at = config.select_at, config.prune_at
+        self.families = nn.ModuleList(family(kind, n_in, config.n_basis) for kind in config.pool)
+        self.weights = nn.ParameterList(torch.empty(n_out, n_in * int(f.terms)) for f in self.families)
+        n_gates = n_out if config.gates == "node" else 1
+        self.alpha = nn.Parameter(torch.empty(n_gates, len(config.pool)))
+        self.base = nn.Parameter(torch.empty(n_out, n_in))
+        self.bias = nn.Parameter(torch.empty(n_out))
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("choice", torch.full((n_gates,), UNDECIDED))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Every family alone gives outputs of variance one half for standard normal inputs, and so does SiLU; equal
+        gates."""
+        n_in = self.base.shape[1]
+        with torch.no_grad():
+            for functions, weight in self._branches():
+                weight.normal_(generator=generator).mul_(math.sqrt(0.5) * functions.deviation(n_in))
+            self.base.normal_(generator=generator).mul_(math.sqrt(0.5 / n_in) * SILU_GAIN)
+            self.bias.zero_()
+            self.alpha.zero_()
+            self.temperature.fill_(1.0)
+            self.choice.fill_(UNDECIDED)
+
+    def advance(self, progress: float) -> None:
+        """The phase of this progress in [0, 1]; what was pruned stays pruned."""
+        if self.is_pruned():
+            return
+        if progress >= self.prune_at:
+            self.choice.copy_(self.alpha.detach().argmax(1))
+        elif progress >= self.select_at:
+            self.temperature.fill_(COLDEST ** ((progress - self.select_at) / (self.prune_at - self.select_at)))
+
+    def is_pruned(self) -> bool:
+        """Whether every node has its family."""
+        return int(self.choice[0]) != UNDECIDED
+
+    def sparse_parameters(self) -> Sequence[nn.Parameter]:
+        """Weights: of a family that some nodes have kept, those of the other nodes rest."""
+        return list(self.weights)
+
+    def gates(self) -> Float[Tensor, "O K"]:
+        """Shares of the families at each node."""
+        shares = (self.alpha / self.temperature).softmax(1)
+        return shares.expand(len(self.bias), -1)
+
+    def kept(self) -> list[tuple[int, Int[Tensor, " M"]]]:
+        """The families that were kept, each with its nodes."""
+        choice = self.choice.expand(len(self.bias))
+        return [(k, (choice == k).nonzero()[:, 0]) for k in sorted(set(choice.tolist()))]
+
+    def update_grid(self, x: Float[Tensor, "N I"]) -> None:
+        """Knots to where inputs like `x` lie; the layer stays the same function."""
+        with torch.no_grad():
+            for functions, weight in self._branches():
+                if isinstance(functions, Basis):
+                    each = weight.unflatten(1, (-1, functions.terms))
+                    weight.copy_(functions.update_grid(x, each).flatten(1))
+
+    def active_parameters(self) -> int:
+        """How many weights its values depend on now."""
+        shared = self.base.numel() + self.bias.numel()
+        if not self.is_pruned():
+            return (
+                shared
+                + sum(p.numel() for p in self.families.parameters())
+                + sum(w.numel() for w in self.weights)
+                + self.alpha.numel()
+            )
+        return shared + sum(
+            sum(p.numel() for p in self.families[k].parameters()) + len(nodes) * self.weights[k].shape[1]
+            for k, nodes in self.kept()
+        )
+
+    def forward(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """Gated sums; after pruning those of the families that were kept, for their nodes."""
+        out = nn.functional.linear(nn.functional.silu(x), self.base, self.bias)
+        none = torch.zeros_like(self.bias)
+        if not self.is_pruned():
+            for (functions, weight), gate in zip(self._branches(), self.gates().T, strict=True):
+                out = out + functions.product(x, weight * gate[:, None], none)
+            return out
+        kept = self.kept()
+        parts = [self._branch(k).product(x, self.weights[k][nodes], none[nodes]) for k, nodes in kept]
+        order = torch.cat([nodes for _, nodes in kept]).argsort()
+        return out + (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)[:, order])
+
+    def _branch(self, k: int) -> Basis | RationalActivation:
+        functions = self.families[k]
+        assert isinstance(functions, Basis | RationalActivation)
+        return functions
+
+    def _branches(self) -> list[tuple[Basis | RationalActivation, Tensor]]:
+        return [(self._branch(k), weight) for k, weight in enumerate(self.weights)]
+
+
+class SelectableNetwork(nn.Module):
+    """Layers that choose, one after another."""
+
+    def __init__(self, config: SelectableKAN, n_in: int, n_out: int, output_activation: Activation) -> None:
+        super().__init__()
+        if config.hidden_dim < 1 or config.hidden_layers < 0:
+            raise InputError(
+                f"s-kan: expected hidden_dim >= 1 and hidden_layers >= 0, got {config.hidden_dim} and "
+                f"{config.hidden_layers}"
+            )
+        if not config.pool or len(set(config.pool)) < len(config.pool):
+            raise InputError(f"s-kan: expected a pool of different families, got {', '.join(config.pool) or 'none'}")
+        if not 0 <= config.select_at < config.prune_at <= 1:
+            raise InputError(
+                f"s-kan: expected 0 <= select_at < prune_at <= 1, got {config.select_at} and {config.prune_at}"
+            )
+        dims = (n_in, *(config.hidden_dim,) * config.hidden_layers, n_out)
+        self.output_activation: Activation = output_activation
+        self.layers = nn.ModuleList(SelectableLayer(config, a, b) for a, b in itertools.pairwise(dims))
+
+    def selectable(self) -> list[SelectableLayer]:
+        """The layers."""
+        return [layer for layer in self.layers if isinstance(layer, SelectableLayer)]
+
+    def active_parameters(self) -> int:
+        """How many parameters its values depend on now."""
+        return sum(layer.active_parameters() for layer in self.selectable())
+
+    def calibrate(self, x: Float[Tensor, "N X"], generator: torch.Generator) -> None:
+        """Fit the grids of splines to what each layer sees."""
+        for layer in self.selectable():
+            layer.update_grid(x)
+            x = layer(x)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N X"],
+        aux: Float[Tensor, "R A"] | None = None,
+        index: Int[Tensor, " N"] | None = None,
+        at: At | None = None,
+    ) -> Float[Tensor, "N O"]:
+        """Values for [x, aux[index]]."""
+        x = with_aux(x, aux, index)
+        for layer in self.layers:
+            x = layer(x)
+        return reference.activate(self.output_activation, x)

@@ -2,9 +2,9 @@
 
     python bench/kan_functions.py [--steps N] [--seeds N] [--only NAME ...] [--json FILE]
 
-Every contender sees the same points, takes the same number of steps of Adam at the same rates, and is measured on fresh
-points without noise. Inputs and values have a variance of one. The figures are medians over seeds, which draw points,
-noise and weights.
+Every contender takes the same number of steps of Adam at the same rates, each on points that are drawn anew (and have
+noise of their own), and is measured on fresh points without noise. Inputs and values have a variance of one. The
+figures are medians over seeds, which draw points, noise and weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fields.networks.kan.selectable import SelectableNetwork
 from fields.optim import Adam, OptimiserConfig
 
 HIDDEN, N_BASIS = 8, 8
-TRAINING, FRESH = 1024, 4096
+BATCH, FRESH = 512, 4096
 POOL = SelectableKAN().pool
 OPTIMISER = OptimiserConfig(network_rate=1e-2, warmup_steps=50, final_rate=0.01)
 
@@ -91,28 +91,34 @@ def perceptron(dim: int, parameters: int) -> MLP:
 def fit(task: Task, config: NetworkConfig, steps: int, seed: int) -> tuple[float, nn.Module]:
     """Root mean squared error on fresh points, and the fitted network."""
     g = torch.Generator().manual_seed(seed)
-    x, fresh = (2 * torch.rand(n, task.dim, generator=g) - 1 for n in (TRAINING, FRESH))
+    fresh = 2 * torch.rand(FRESH, task.dim, generator=g) - 1
     truth = task.function(fresh)
     mean, deviation = truth.mean(), truth.std()
-    y = (task.function(x) - mean) / deviation + task.noise * torch.randn(TRAINING, generator=g)
-    x, fresh, truth = x * math.sqrt(3), fresh * math.sqrt(3), (truth - mean) / deviation
+
+    def sample() -> tuple[Tensor, Tensor]:
+        x = 2 * torch.rand(BATCH, task.dim, generator=g) - 1
+        noise = task.noise * torch.randn(BATCH, generator=g)
+        return x * math.sqrt(3), (task.function(x) - mean) / deviation + noise
+
     network = build_network(config, task.dim, 1)
     for module in network.modules():
         if isinstance(module, Initialised):
             module.initialise(g)
     with torch.no_grad():
         if isinstance(network, Calibrated):
-            network.calibrate(x, g)
+            network.calibrate(sample()[0], g)
     scheduled = [module for module in network.modules() if isinstance(module, Scheduled)]
     optimiser = Adam(network, OPTIMISER)
     for step in range(steps):
         for module in scheduled:
             module.advance(step / steps)
+        x, y = sample()
         (network(x)[:, 0] - y).square().mean().backward()
         final = OPTIMISER.final_rate
         optimiser.step(final + (1 - final) * 0.5 * (1 + math.cos(math.pi * step / steps)))
     with torch.no_grad():
-        return float((network(fresh)[:, 0] - truth).square().mean().sqrt()), network
+        error = network(fresh * math.sqrt(3))[:, 0] - (truth - mean) / deviation
+    return float(error.square().mean().sqrt()), network
 
 
 def measure(task: Task, config: NetworkConfig, steps: int, seeds: int) -> Result:
@@ -123,7 +129,7 @@ def measure(task: Task, config: NetworkConfig, steps: int, seeds: int) -> Result
     if isinstance(network, SelectableNetwork):
         parameters = network.active_parameters()
         assert isinstance(config, SelectableKAN)
-        kept = [(config.pool[k], len(nodes)) for layer in network.selectable() for k, nodes in layer.kept()]
+        kept = [(config.pool[k], len(nodes)) for layer in network.selectable() for k, nodes in layer.chosen()]
         chosen = ", ".join(f"{count} {name}" for name, count in kept)
     return Result(statistics.median(rmse for rmse, _ in found), parameters, chosen)
 

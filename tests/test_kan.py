@@ -323,6 +323,7 @@ def test_names_of_the_command_line_build(name: KanName) -> None:
         (KAN(hidden_dim=0), "hidden_dim >= 1"),
         (SelectableKAN(pool=()), "pool of different families, got none"),
         (SelectableKAN(pool=("rbf", "rbf")), "pool of different families"),
+        (SelectableKAN(keep=7), "keep from 1 to the pool's 6, got 7"),
         (SelectableKAN(select_at=0.5, prune_at=0.5), "select_at < prune_at"),
     ],
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from fields.field import Field, SignalFieldConfig, build, initialise
 from fields.fitting import FitConfig, fit
 from fields.networks import SelectableKAN, build_network
-from fields.networks.kan.selectable import UNDECIDED, SelectableLayer, SelectableNetwork
+from fields.networks.kan.selectable import SelectableLayer, SelectableNetwork
 
 SMALL = SelectableKAN(hidden_dim=8, hidden_layers=1)
 FIT = FitConfig(steps=40, batch=256)
@@ -66,32 +66,32 @@ def test_phases_follow_progress(gates, generator: torch.Generator) -> None:
         sharpest.append(float(layer.gates().detach().amax(1).mean()))
     assert sharpest[0] == sharpest[1] < sharpest[2] < sharpest[3]
     layer.advance(0.6)
-    chosen = layer.alpha.argmax(1)
-    EXACT.check(layer.choice, chosen)
+    chosen = torch.nn.functional.one_hot(layer.alpha.detach().argmax(1), 6).bool()
+    EXACT.check(layer.kept, chosen)
     with torch.no_grad():
         layer.alpha.neg_()
     for progress in (0.9, 0.1):  # what was pruned stays pruned, also when a fit is made longer
         layer.advance(progress)
-        EXACT.check(layer.choice, chosen)
+        EXACT.check(layer.kept, chosen)
 
 
+@pytest.mark.parametrize("keep", [1, 3])
 @pytest.mark.parametrize("gates", ["node", "layer"])
-def test_pruning_keeps_what_was_chosen(gates, generator: torch.Generator) -> None:
-    layer = drawn_layer(generator, SelectableKAN(8, gates=gates)).double()
+def test_pruning_keeps_what_was_chosen(gates, keep: int, generator: torch.Generator) -> None:
+    layer = drawn_layer(generator, SelectableKAN(8, gates=gates, keep=keep)).double()
     x = torch.randn(20, 6, dtype=torch.float64, generator=generator)
+    branches, gate = families_alone(layer, x), layer.gates().detach()
     layer.advance(1.0)
-    alone = families_alone(layer, x) + shared(layer, x)
-    choice = layer.choice.expand(5)
-    expected = torch.stack([alone[int(k), :, o] for o, k in enumerate(choice)], dim=1)
-    VALUES.check(layer(x), expected)
-    kept = {int(k) for k in choice}
-    assert (
-        layer.active_parameters()
-        == sum(p.numel() for k in kept for p in layer.families[k].parameters())
-        + sum(layer.weights[int(k)].shape[1] for k in choice)
-        + layer.base.numel()
-        + layer.bias.numel()
-    )
+    best = gate.topk(keep, dim=1)
+    expected = shared(layer, x)
+    for o in range(5):
+        share = best.values[o] / best.values[o].sum()
+        expected[:, o] += sum(w * branches[int(k), :, o] for w, k in zip(share, best.indices[o], strict=True))
+    VALUES.check(layer(x), expected.detach())
+    kept = [(k, int((best.indices == k).sum())) for k in best.indices.unique().tolist()]
+    branch_parameters = sum(count * layer.weights[k].shape[1] for k, count in kept)
+    own = sum(p.numel() for k, _ in kept for p in layer.families[k].parameters())
+    assert layer.active_parameters() == branch_parameters + own + layer.base.numel() + layer.bias.numel()
 
 
 def test_a_sharp_gate_hardly_changes_when_it_is_pruned(generator: torch.Generator) -> None:
@@ -118,7 +118,7 @@ def test_what_was_pruned_is_trained_no_more() -> None:
         EXACT.check(layer.alpha, still[f"layers.{i}.alpha"])
         for k, weight in enumerate(layer.weights):
             before = still[f"layers.{i}.weights.{k}"]
-            rows = layer.choice == k
+            rows = layer.kept[:, k]
             EXACT.check(weight[~rows], before[~rows])
             if bool(rows.any()):
                 moved.add(f"{i}.{k}")
@@ -156,7 +156,7 @@ def test_the_phase_is_saved_with_the_field(tmp_path: Path) -> None:
     run(field, Waves(), FIT)
     save_file(field.state_dict(), tmp_path / "field.safetensors")
     other, again = image_field()
-    assert bool((again.selectable()[0].choice == UNDECIDED).all())
+    assert not again.selectable()[0].is_pruned()
     other.load_state_dict(load_file(tmp_path / "field.safetensors"))
     x = torch.rand(50, 2)
     EXACT.check(other(x).detach(), field(x).detach())

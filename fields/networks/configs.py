@@ -83,6 +83,8 @@ class SelectableKAN:
     """The families."""
     gates: Literal["node", "layer"] = "node"
     """Whether each node chooses for itself, or all of a layer together, which computes one family only."""
+    keep: int = 1
+    """Families that a node keeps in the end; with more than one they are summed."""
     select_at: float = 0.1
     """Progress from which gates sharpen."""
     prune_at: float = 0.3

@@ -3,8 +3,9 @@
     y_o = b_o + W_o silu(x) + sum_k softmax(alpha_o / tau)_k sum_i sum_g C_k,oig B_k,g(x_i)
 
 Three phases by the progress of the fit: all families are trained at tau = 1; then tau falls, so that each node settles
-on one of them; then each node keeps the family with its largest gate, at full weight, the others are no longer computed
-or trained, and the gates stay as they are. Phases and schedule are our reconstruction: the paper's were not at hand.
+on few of them; then each node keeps the families with its largest gates, whose shares become part of their weights, and
+the others are no longer computed or trained, nor are the gates. Phases and schedule are our reconstruction: the paper's
+were not at hand.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from scenes.errors import InputError
 COLDEST = 0.1
 """tau when the pruning comes: two gates whose logits differ by 0.5 are 150 to 1 then."""
 GROUPS = 8
-UNDECIDED = -1
 
 
 def family(kind: KanFamily, n_in: int, n_basis: int) -> Basis | RationalActivation:
@@ -43,11 +43,12 @@ class SelectableLayer(nn.Module):
     """One layer. Its phase is in its buffers, and so in what is saved of a field."""
 
     temperature: Tensor
-    choice: Tensor
+    kept: Tensor
+    pruned: Tensor
 
     def __init__(self, config: SelectableKAN, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.select_at, self.prune_at = config.select_at, config.prune_at
+        self.select_at, self.prune_at, self.keep = config.select_at, config.prune_at, config.keep
         self.families = nn.ModuleList(family(kind, n_in, config.n_basis) for kind in config.pool)
         self.weights = nn.ParameterList(torch.empty(n_out, n_in * int(f.terms)) for f in self.families)
         n_gates = n_out if config.gates == "node" else 1
@@ -55,7 +56,8 @@ class SelectableLayer(nn.Module):
         self.base = nn.Parameter(torch.empty(n_out, n_in))
         self.bias = nn.Parameter(torch.empty(n_out))
         self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("choice", torch.full((n_gates,), UNDECIDED))
+        self.register_buffer("kept", torch.ones(n_gates, len(config.pool), dtype=torch.bool))
+        self.register_buffer("pruned", torch.zeros((), dtype=torch.bool))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Every family alone gives outputs of variance one half for standard normal inputs, and so does SiLU; equal
@@ -68,20 +70,31 @@ class SelectableLayer(nn.Module):
             self.bias.zero_()
             self.alpha.zero_()
             self.temperature.fill_(1.0)
-            self.choice.fill_(UNDECIDED)
+            self.kept.fill_(True)
+            self.pruned.fill_(False)
 
     def advance(self, progress: float) -> None:
         """The phase of this progress in [0, 1]; what was pruned stays pruned."""
         if self.is_pruned():
             return
         if progress >= self.prune_at:
-            self.choice.copy_(self.alpha.detach().argmax(1))
+            self._prune()
         elif progress >= self.select_at:
             self.temperature.fill_(COLDEST ** ((progress - self.select_at) / (self.prune_at - self.select_at)))
 
+    @torch.no_grad()
+    def _prune(self) -> None:
+        best = self.alpha.topk(self.keep, dim=1).indices
+        self.kept.zero_().scatter_(1, best, True)
+        self.pruned.fill_(True)
+        shares = self.gates() * self.kept
+        shares = shares / shares.sum(1, keepdim=True)
+        for k, weight in enumerate(self.weights):
+            weight.copy_(torch.where(self.kept[:, k, None], weight * shares[:, k, None], weight))
+
     def is_pruned(self) -> bool:
         """Whether every node has its family."""
-        return int(self.choice[0]) != UNDECIDED
+        return bool(self.pruned)
 
     def sparse_parameters(self) -> Sequence[nn.Parameter]:
         """Weights: of a family that some nodes have kept, those of the other nodes rest."""
@@ -92,10 +105,10 @@ class SelectableLayer(nn.Module):
         shares = (self.alpha / self.temperature).softmax(1)
         return shares.expand(len(self.bias), -1)
 
-    def kept(self) -> list[tuple[int, Int[Tensor, " M"]]]:
+    def chosen(self) -> list[tuple[int, Int[Tensor, " M"]]]:
         """The families that were kept, each with its nodes."""
-        choice = self.choice.expand(len(self.bias))
-        return [(k, (choice == k).nonzero()[:, 0]) for k in sorted(set(choice.tolist()))]
+        nodes = self.kept.expand(len(self.bias), -1)
+        return [(k, nodes[:, k].nonzero()[:, 0]) for k in self.kept.any(0).nonzero()[:, 0].tolist()]
 
     def update_grid(self, x: Float[Tensor, "N I"]) -> None:
         """Knots to where inputs like `x` lie; the layer stays the same function."""
@@ -117,7 +130,7 @@ class SelectableLayer(nn.Module):
             )
         return shared + sum(
             sum(p.numel() for p in self.families[k].parameters()) + len(nodes) * self.weights[k].shape[1]
-            for k, nodes in self.kept()
+            for k, nodes in self.chosen()
         )
 
     def forward(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
@@ -128,10 +141,13 @@ class SelectableLayer(nn.Module):
             for (functions, weight), gate in zip(self._branches(), self.gates().T, strict=True):
                 out = out + functions.product(x, weight * gate[:, None], none)
             return out
-        kept = self.kept()
-        parts = [self._branch(k).product(x, self.weights[k][nodes], none[nodes]) for k, nodes in kept]
-        order = torch.cat([nodes for _, nodes in kept]).argsort()
-        return out + (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)[:, order])
+        for k, nodes in self.chosen():
+            if len(nodes) == len(self.bias):
+                out = out + self._branch(k).product(x, self.weights[k], none)
+            else:
+                part = self._branch(k).product(x, self.weights[k][nodes], none[nodes])
+                out = out.index_add(1, nodes, part)
+        return out
 
     def _branch(self, k: int) -> Basis | RationalActivation:
         functions = self.families[k]
@@ -154,6 +170,8 @@ class SelectableNetwork(nn.Module):
             )
         if not config.pool or len(set(config.pool)) < len(config.pool):
             raise InputError(f"s-kan: expected a pool of different families, got {', '.join(config.pool) or 'none'}")
+        if not 1 <= config.keep <= len(config.pool):
+            raise InputError(f"s-kan: expected keep from 1 to the pool's {len(config.pool)}, got {config.keep}")
         if not 0 <= config.select_at < config.prune_at <= 1:
             raise InputError(
                 f"s-kan: expected 0 <= select_at < prune_at <= 1, got {config.select_at} and {config.prune_at}"

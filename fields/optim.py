@@ -40,8 +40,9 @@ class Group:
     name: str
     param: Tensor
     rate: float
+    is_grid: bool
     is_sparse: bool
-    """Whether entries without a gradient stay as they are."""
+    """Whether entries without a gradient stay as they are, as those of grids do."""
     table: GridEncoding | None
     """The encoding whose table this is, if it gathers its gradient."""
     moments: tuple[Tensor, Tensor]
@@ -71,6 +72,7 @@ class Adam:
                 name,
                 param,
                 config.table_rate if id(param) in grids else config.network_rate,
+                id(param) in grids,
                 id(param) in sparse,
                 tables.get(id(param)),
                 (torch.zeros_like(param), torch.zeros_like(param)),

@@ -157,7 +157,7 @@ def test_initial_values_come_from_the_seed() -> None:
 def test_a_table_gets_the_rate_of_tables_and_only_where_it_was_touched() -> None:
     field = build(SignalFieldConfig(TcnnHash(1, 2, 8, 8, 8), TcnnMLP(16, 1)), IMAGE).to(GPU)
     optimiser = Adam(field, OptimiserConfig(table_rate=0.25, network_rate=0.125, warmup_steps=0))
-    rates = {group.name: (group.rate, group.is_sparse) for group in optimiser.groups}
+    rates = {group.name: (group.rate, group.is_grid) for group in optimiser.groups}
     assert rates == {"encoding.grid.params": (0.25, True), "network.mlp.params": (0.125, False)}
     assert isinstance(field.encoding, TcnnGridEncoding)
     table = field.encoding.table

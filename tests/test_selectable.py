@@ -18,7 +18,7 @@ from fields.networks import SelectableKAN, build_network
 from fields.networks.kan.selectable import SelectableLayer, SelectableNetwork
 
 SMALL = SelectableKAN(hidden_dim=8, hidden_layers=1)
-FIT = FitConfig(steps=40, batch=256)
+FIT = FitConfig(steps=20, batch=64)
 
 
 def drawn_layer(generator: torch.Generator, config: SelectableKAN = SMALL, n_in: int = 6, n_out: int = 5):
@@ -113,7 +113,7 @@ def test_what_was_pruned_is_trained_no_more() -> None:
         pruned = network.selectable()[0].is_pruned()
         if pruned and not still:
             still = {name: p.detach().clone() for name, p in network.named_parameters()}
-        assert pruned == (step.index > SMALL.prune_at * 40)
+        assert pruned == (step.index > SMALL.prune_at * 20)
     for i, layer in enumerate(network.selectable()):
         EXACT.check(layer.alpha, still[f"layers.{i}.alpha"])
         for k, weight in enumerate(layer.weights):
@@ -140,7 +140,7 @@ def interrupted(at: int) -> Field:
     return second
 
 
-@pytest.mark.parametrize("at", [2, 9, 12, 13, 30])
+@pytest.mark.parametrize("at", [1, 4, 6, 12])
 def test_a_fit_resumes_exactly_in_every_phase(at: int) -> None:
     whole, _ = image_field()
     run(whole, Waves(), FIT)

@@ -18,7 +18,7 @@ ADAPTED = 0.5
 """Of a knot's place, what follows the data; the rest keeps the grid even, so that knots never meet."""
 REACH = 1.0
 """Grids reach this far to both sides at least: tables of features start at zero and grow while they are fitted."""
-RIDGE = 1e-6
+RIDGE = 1e-9
 
 
 class Basis(nn.Module):

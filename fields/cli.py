@@ -26,6 +26,7 @@ COMMANDS = {
 
 EXAMPLES = """examples:
   fieldfit fit demo                                 a capture that fieldfit makes itself, in under a minute
+  fieldfit fit demo-dynamic                         the same in motion, photographed over time
   fieldfit fit photo.jpg --minutes 0.5              an image, half a minute of fitting
   fieldfit fit bunny.ply --out runs/bunny           a mesh
   fieldfit fit clip.mp4 --downscale 2               a video, as colours over (x, y, t)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fields.field import RadianceField
 from fields.files import write_whole
 from fields.surface import Bound, Grid, Level, SurfaceConfig, distance_bound, extract, normals, without_specks
 from scenes.box import Box
@@ -39,6 +40,25 @@ class Density(Protocol):
     def __call__(self, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """Positions and unit viewing directions -> rgb [N, 3], sigma [N]."""
         ...
+
+
+class Moment:
+    """A dynamic field at one time, as a `Density`."""
+
+    def __init__(self, field: RadianceField, time: float) -> None:
+        self.field, self.time = field, time
+
+    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """sigma at field coordinates."""
+        return self.field.density(x, x.new_full((len(x), 1), self.time))
+
+    def to_world(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Field coordinates to the user's own."""
+        return self.field.to_world(x)
+
+    def __call__(self, x: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
+        """(rgb [N, 3], sigma [N]), seen along directions d."""
+        return self.field(x, d, x.new_full((len(x), 1), self.time))
 
 
 def seen_colours(
@@ -87,8 +107,6 @@ def surface_mesh(
     """
     import trimesh
 
-    from fields.field import RadianceField
-
     config, box = config or SurfaceConfig(), Box.from_json(describe["box"])
     if describe["kind"] == "mesh":
         lo, hi = box.to_unit(torch.tensor([box.lo, box.hi], dtype=torch.float64)).tolist()
@@ -104,8 +122,9 @@ def surface_mesh(
         return trimesh.Trimesh(world, faces, vertex_normals=normals(world, faces), process=False)
     if not isinstance(field, Density):
         raise TypeError(f"a surface needs a field of distances or densities, got {type(field).__name__}")
-    if bound is None and isinstance(field, RadianceField):
-        bound = occupancy_bound(field.occupancy.occupied)
+    if bound is None and isinstance(field, RadianceField | Moment):
+        of = field.field if isinstance(field, Moment) else field
+        bound = occupancy_bound(of.occupancy.occupied)
     grid = Grid.over(*_inner_region(field, box, config.device), resolution)
     density = _on(field.density, config.device)
 

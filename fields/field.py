@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fields.contracts import At, Calibrated, Initialised
+from fields.dynamics import DynamicsConfig, Static, build_dynamics
 from fields.encodings import EncodingConfig, Hash, TcnnHash, build_encoding
 from fields.kernels import ops, reference
 from fields.networks import MLP, NetworkConfig, TcnnMLP, build_network
@@ -67,6 +68,8 @@ class RadianceFieldConfig:
     """How rays step."""
     occupancy: OccupancyConfig = OccupancyConfig()
     """Which cells rays stop in."""
+    dynamics: DynamicsConfig = Static()
+    """How it changes with time, if it does."""
 
 
 FieldConfig: TypeAlias = SignalFieldConfig | RadianceFieldConfig
@@ -105,11 +108,13 @@ class Field(nn.Module):
 
 
 class RadianceField(nn.Module):
-    """Field coordinates and directions to colour and density, with the occupancy that marching reads.
+    """Field coordinates and directions, and times where it is dynamic, to colour and density, with the occupancy that
+    marching reads.
 
     Field coordinates fill the unit cube. Of a bounded scene they are the unit cube's own; of an unbounded one the cube
     keeps the middle half of each axis, and what lies outside is squashed around it (`reference.contract`).
-    Density is per edge of the scene's unit cube, and lengths along rays are in the same unit.
+    Density is per edge of the scene's unit cube, and lengths along rays are in the same unit. Times lie in [0, 1]; a
+    static field ignores them. The occupancy of a dynamic field is of all times together.
     """
 
     background: nn.Parameter | None
@@ -119,34 +124,62 @@ class RadianceField(nn.Module):
         self.box, self.unbounded = box, unbounded
         self.harmonics_degree = config.harmonics_degree
         self.encoding = build_encoding(config.encoding, 3)
-        self.density_network = build_network(config.density, self.encoding.width, config.latent_dim)
+        self.dynamics = build_dynamics(config.dynamics)
+        width = self.encoding.width + (0 if self.dynamics is None else self.dynamics.width)
+        self.density_network = build_network(config.density, width, config.latent_dim)
         direction_dim = config.harmonics_degree**2
         self.color_network = build_network(config.color, config.latent_dim + direction_dim, 3, "sigmoid")
         self.occupancy = Occupancy(config.occupancy)
         self.march = config.march
         if config.march.marcher == "nerfacc":
+            if self.dynamics is not None:
+                raise InputError("--field.march.marcher nerfacc: marches through static fields only; take fieldfit")
             nerfacc_march.expect_usable(unbounded)
         # What a ray that leaves an unbounded scene sees; bounded scenes have the background of their data.
         self.background = nn.Parameter(torch.zeros(3)) if unbounded else None
 
-    def latent(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N Z"]:
+    def features(self, x: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"] | None = None) -> Float[Tensor, "N K"]:
+        """What the density network reads.
+
+        Raises:
+            InputError: the field is dynamic, and no times are given.
+        """
+        if self.dynamics is None:
+            return self.encoding(x)
+        if time is None:
+            raise InputError("the field is dynamic: expected times with its points or rays, got none")
+        return self.dynamics(self.encoding, x, time)
+
+    def latent(self, x: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"] | None = None) -> Float[Tensor, "N Z"]:
         """What both networks share; its first value is log density."""
-        return self.density_network(self.encoding(x), at=At(x))
+        return self.density_network(self.features(x, time), at=At(x, time=time))
 
     def calibrate(self, generator: torch.Generator) -> None:
-        """Show the networks what they will see at random points, if they want to."""
+        """Show the networks what they will see at random points and times, if they want to."""
         device = self.occupancy.bits.device
         x = torch.rand(CALIBRATION_POINTS, 3, generator=generator).to(device)
+        time = None if self.dynamics is None else torch.rand(len(x), 1, generator=generator).to(device)
         if isinstance(self.density_network, Calibrated):
-            self.density_network.calibrate(self.encoding(x), generator)
+            self.density_network.calibrate(self.features(x, time), generator)
         if isinstance(self.color_network, Calibrated):
             directions = nn.functional.normalize(torch.randn(len(x), 3, generator=generator), dim=1).to(device)
             harmonics = ops.harmonics(directions, self.harmonics_degree)
-            self.color_network.calibrate(torch.cat([self.latent(x), harmonics], dim=1), generator)
+            self.color_network.calibrate(torch.cat([self.latent(x, time), harmonics], dim=1), generator)
 
-    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+    def density(self, x: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"] | None = None) -> Float[Tensor, " N"]:
         """sigma at field coordinates."""
-        return reference.activate("exp", self.latent(x)[:, 0])
+        return reference.activate("exp", self.latent(x, time)[:, 0])
+
+    def sometime(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """Points [N, 3] to their density, of a dynamic field each at a random time: what its occupancy is made from."""
+        if self.dynamics is None:
+            return self.density
+
+        def sigma(x: Tensor) -> Tensor:
+            time = torch.rand(len(x), 1, generator=generator, device=generator.device).to(x)
+            return self.density(x, time)
+
+        return sigma
 
     def color(
         self,
@@ -154,15 +187,18 @@ class RadianceField(nn.Module):
         x: Float[Tensor, "N 3"],
         directions: Float[Tensor, "R 3"],
         index: Int[Tensor, " N"] | None = None,
+        time: Float[Tensor, "N 1"] | None = None,
     ) -> Float[Tensor, "N 3"]:
         """Colour of each sample at x, seen along `directions[index]`."""
-        at = At(x, directions if index is None else directions[index.long()])
+        at = At(x, directions if index is None else directions[index.long()], time)
         return self.color_network(latent, ops.harmonics(directions, self.harmonics_degree), index, at)
 
-    def forward(self, x: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(rgb [N, 3] in the display's colour space, sigma [N]) at field coordinates x, seen along directions d."""
-        latent = self.latent(x)
-        return self.color(latent, x, d), reference.activate("exp", latent[:, 0])
+        latent = self.latent(x, time)
+        return self.color(latent, x, d, time=time), reference.activate("exp", latent[:, 0])
 
     def to_world(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Field coordinates to the user's own."""
@@ -195,6 +231,8 @@ def build(config: FieldConfig, describe: Mapping[str, Any]) -> Field | RadianceF
         case SignalFieldConfig():
             field = _signal_field(config, describe)
         case RadianceFieldConfig():
+            if not isinstance(config.dynamics, Static) and not describe.get("dynamic", False):
+                raise InputError("--dynamics: expected photographs of several times, got none with times; leave it out")
             field = RadianceField(config, Box.from_json(describe["box"]), bool(describe["unbounded"]))
         case _:
             assert_never(config)

@@ -128,7 +128,7 @@ def fit(
         n = config.batch
         if isinstance(field, RadianceField):
             if counts.index % field.occupancy.config.update_every == 0 and counts.index > 0:
-                field.occupancy.refresh(field.density, march_shape(field).step, generator)
+                field.occupancy.refresh(field.sometime(generator), march_shape(field).step, generator)
                 watch.lap("occupancy")
             n = counts.n_rays = counts.n_rays or max(config.batch // 256, 16)
         inputs, target = scene.sample(n, generator)

@@ -6,17 +6,20 @@ import math
 from dataclasses import astuple, dataclass, replace
 from typing import Literal, assert_never
 
+from fields.dynamics import Deformation, DynamicsConfig, SpaceTime, Static, TimeFeatures
 from fields.encodings import Coordinates, Dense, EncodingConfig, Frequency, Hash, TcnnHash
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
 from fields.networks import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 from fields.optim import OptimiserConfig
+from fields.rendering.occupancy import OccupancyConfig
 from scenes.errors import InputError
 from scenes.scene import Scene
 
 EncodingName = Literal["hash", "dense", "frequency", "coordinates", "tcnn-hash"]
 KanName = Literal["kan-spline", "kan-rbf", "kan-chebyshev", "kan-fourier", "kan-wavelet", "kan-rational", "s-kan"]
 NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", KanName]
+DynamicsName = Literal["static", "time-features", "deformation", "space-time"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Config:
     """Encoding, networks, and how rays march."""
     fit: FitConfig = FitConfig()
     """How long, how fast, from which seed."""
+
+
+DYNAMIC_OCCUPANCY = OccupancyConfig(resolution=64, decay=0.95)
+"""Where things move. A cell that holds something a twentieth of the time is not forgotten between the visits that find
+it, and there are so few cells that slower steps visit them all."""
 
 
 def preset(scene: Scene, *, encoding: EncodingName | None = None, network: NetworkName | None = None) -> Config:
@@ -40,7 +48,10 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
             width, height, n_frames = scene.box.size
             config = video_preset(max(width, height), width * height, n_frames)
         case "capture":
-            config = capture_preset(unbounded=bool(scene.describe()["unbounded"]))
+            described = scene.describe()
+            config = capture_preset(unbounded=bool(described["unbounded"]))
+            if described["dynamic"]:
+                config = with_dynamics(config, "space-time")
         case _:
             assert_never(scene.kind)
     config = _switched(config, encoding, network)
@@ -123,6 +134,30 @@ def kan_trunk(network: KanName, has_grid: bool) -> NetworkConfig:
             return SelectableKAN(hidden_dim, hidden_layers)
         case _:
             assert_never(network)
+
+
+def with_dynamics(config: Config, name: DynamicsName) -> Config:
+    """A radiance field that changes with time in the way of this name.
+
+    Raises:
+        InputError: the field is none of a capture.
+    """
+    if not isinstance(config.field, RadianceFieldConfig):
+        raise InputError(f"--dynamics {name}: only captures change with time here; leave it out")
+    dynamics: DynamicsConfig
+    match name:
+        case "static":
+            dynamics = Static()
+        case "time-features":
+            dynamics = TimeFeatures()
+        case "deformation":
+            dynamics = Deformation()
+        case "space-time":
+            dynamics = SpaceTime()
+        case _:
+            assert_never(name)
+    occupancy = OccupancyConfig() if isinstance(dynamics, Static) else DYNAMIC_OCCUPANCY
+    return replace(config, field=replace(config.field, dynamics=dynamics, occupancy=occupancy))
 
 
 def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:

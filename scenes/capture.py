@@ -53,6 +53,8 @@ class Capture:
     """Upward in the world, unit length."""
     applied_transform: list[list[float]] | None = None
     """[3][4], what the files say was done to the coordinates before they were written."""
+    time_span: tuple[float, float] | None = None
+    """The files' times that are 0 and 1 here; None where photographs have no times."""
 
     def __post_init__(self) -> None:
         if self.views["train"] != list(range(len(self.views["train"]))):
@@ -67,6 +69,16 @@ class Capture:
     def has_alpha(self) -> bool:
         """Whether the photographs show an object cut out, so that there is nothing around it."""
         return self.pixels.shape[1] == 4
+
+    @property
+    def times(self) -> Float[Tensor, " V"] | None:
+        """When each photograph was taken, in [0, 1]; None where nobody says."""
+        return self.cameras.time
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether photographs were taken at several times."""
+        return self.times is not None and bool((self.times != self.times[0]).any())
 
     @property
     def splits(self) -> dict[str, Cameras]:
@@ -186,6 +198,8 @@ class Capture:
             "up": list(self.up),
             "near": self.near,
             "applied_transform": self.applied_transform,
+            "dynamic": self.is_dynamic,
+            "time_span": None if self.time_span is None else list(self.time_span),
             "cameras": {split: cameras.to_json() for split, cameras in self.splits.items()},
             "names": {split: [self.names[view] for view in views] for split, views in self.views.items()},
         }

@@ -13,9 +13,10 @@ from scenes.cameras import Cameras
 from scenes.capture import Capture
 from scenes.errors import InputError
 from scenes.framing import box_around, find_focus, find_up
-from scenes.hull import box_of_object
+from scenes.hull import box_of_object, cube_of_moving_object
 from scenes.photographs import Photograph, decode, read_header
 from scenes.scene import LoadOptions
+from scenes.times import held_out, in_unit
 from scenes.transforms import Transforms, read_transforms, to_cameras
 
 NEAR = 0.05  # in distances of the cameras from what they look at: nothing is photographed from closer by
@@ -26,6 +27,8 @@ def load_capture(path: Path, options: LoadOptions) -> Capture:
     if options.downscale < 1:
         raise InputError(f"{path}: --downscale is {options.downscale}; give a whole factor of 1 or more")
     transforms = _read(path, options)
+    timed, time_span = in_unit(transforms.frames)
+    transforms = replace(transforms, frames=timed)
     splits = _splits(transforms, options)
     if not splits["train"] and not options.evaluation_only:
         raise InputError(f"{path}: has no training views; add frames, or hold out fewer with --hold-out-every")
@@ -53,6 +56,7 @@ def load_capture(path: Path, options: LoadOptions) -> Capture:
         near=NEAR * focus.distance,
         up=(x, y, z),
         applied_transform=transforms.applied_transform,
+        time_span=time_span,
     )
     box = _bounds(path, transforms, options, framing, capture)
     if box is not None:
@@ -95,9 +99,8 @@ def _splits(transforms: Transforms, options: LoadOptions) -> dict[str, list[int]
         return given | {"test": given["test"] or given["val"]}
     if options.evaluation_only and transforms.path.name != "transforms.json":
         return {"train": [], "val": [], "test": every}
-    by_name = sorted(every, key=lambda i: transforms.frames[i].name)
-    test = by_name[:: options.hold_out_every] if options.hold_out_every > 0 else []
-    return {"train": [i for i in by_name if i not in set(test)], "val": [], "test": test}
+    train, test = held_out(transforms.frames, options.hold_out_every)
+    return {"train": train, "val": [], "test": test}
 
 
 def _bounds(path: Path, transforms: Transforms, options: LoadOptions, cameras: Cameras, capture: Capture) -> Box | None:
@@ -108,6 +111,8 @@ def _bounds(path: Path, transforms: Transforms, options: LoadOptions, cameras: C
         except ValueError as error:
             raise InputError(f"{path}: --box cannot be used: {error}; give x0 y0 z0 x1 y1 z1") from error
     placed, scale = transforms.box, transforms.aabb_scale
+    if capture.has_alpha and capture.is_dynamic:
+        return placed.padded(max(0.0, 0.5 * (scale - 1))) if placed else cube_of_moving_object(cameras, capture.alpha)
     if capture.has_alpha:
         return box_of_object(cameras, capture.alpha, placed and placed.padded(max(0.0, 0.5 * (scale - 1))))
     return placed if scale == 1 else None

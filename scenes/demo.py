@@ -1,4 +1,4 @@
-"""Built-in examples, made on the spot from formulas: posed photographs of a toy, a picture, a mesh.
+"""Built-in examples, made on the spot from formulas: posed photographs of a toy, still or moving, a picture, a mesh.
 
 The same call always writes the same files.
 """
@@ -6,13 +6,16 @@ The same call always writes the same files.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from scenes.demo_render import photograph
+from scenes.demo_motion import moving_toy
+from scenes.demo_render import Solid, photograph
 from scenes.demo_toy import toy
 
 CAMERA_ANGLE_X = 0.6911112
@@ -29,21 +32,56 @@ def write_demo(folder: Path, size: int = 200, n_train: int = 60) -> None:
     `n_train` views for training, 2 for validation and 4 for testing, `size` x `size` pixels. Takes about 3 s on two
     cores at the default size.
     """
-    views = {"train": _around(n_train, 0.0), "val": _around(2, 0.35), "test": _around(4, 0.8)}
-    jobs = [(folder / split / f"r_{i}.png", pose) for split, poses in views.items() for i, pose in enumerate(poses)]
-    for split, poses in views.items():
+    poses = {"train": _around(n_train, 0.0), "val": _around(2, 0.35), "test": _around(4, 0.8)}
+    solids = toy()
+    _write(folder, size, {split: [_View(pose) for pose in of] for split, of in poses.items()}, lambda view: solids)
+
+
+def write_dynamic_demo(folder: Path, size: int = 200, n_train: int = 80) -> None:
+    """Photograph the moving toy, every view at a time of its own: the same with a `time` in every frame, as in D-NeRF.
+
+    `n_train` views for training, 2 for validation and 6 for testing, at poses and times that no other view has. Takes
+    about 5 s on two cores at the default size.
+    """
+    draw = np.random.default_rng(0)
+    order = draw.permutation(n_train)
+    times = {
+        "train": (order + draw.random(n_train)) / n_train,  # each in a share of its own, in an order that poses ignore
+        "val": np.array([0.3, 0.7]),
+        "test": (np.array([0, 3, 1, 5, 2, 4]) + 0.55) / 6,
+    }
+    poses = {"train": _around(n_train, 0.0), "val": _around(2, 0.35), "test": _around(6, 0.8)}
+    views = {
+        split: [_View(pose, round(float(t), 6)) for pose, t in zip(poses[split], times[split], strict=True)]
+        for split in times
+    }
+    _write(folder, size, views, lambda view: moving_toy(view.time or 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    pose: Float[np.ndarray, "4 4"]
+    time: float | None = None
+
+
+def _write(folder: Path, size: int, views: dict[str, list[_View]], subject: Callable[[_View], list[Solid]]) -> None:
+    """Photographs of a subject, and the JSON of each split."""
+    jobs = [(folder / split / f"r_{i}.png", view) for split, of in views.items() for i, view in enumerate(of)]
+    for split, of in views.items():
         (folder / split).mkdir(parents=True, exist_ok=True)
         frames = [
-            {"file_path": f"./{split}/r_{i}", "transform_matrix": np.round(pose, 9).tolist()}
-            for i, pose in enumerate(poses)
+            {"file_path": f"./{split}/r_{i}"}
+            | ({} if view.time is None else {"time": view.time})
+            | {"transform_matrix": np.round(view.pose, 9).tolist()}
+            for i, view in enumerate(of)
         ]
         text = json.dumps({"camera_angle_x": CAMERA_ANGLE_X, "frames": frames}, indent=1)
         (folder / f"transforms_{split}.json").write_text(text)
-    solids, focal = toy(), size / (2 * np.tan(CAMERA_ANGLE_X / 2))
+    focal = size / (2 * np.tan(CAMERA_ANGLE_X / 2))
 
-    def shoot(job: tuple[Path, Float[np.ndarray, "4 4"]]) -> None:
-        path, pose = job
-        _save(path, photograph(solids, pose, focal, size))
+    def shoot(job: tuple[Path, _View]) -> None:
+        path, view = job
+        _save(path, photograph(subject(view), view.pose, focal, size))
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(shoot, jobs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -25,6 +25,23 @@ SKY_COLOUR = np.array([0.3, 0.35, 0.44], np.float32)
 FLOOR_COLOUR = np.array([0.15, 0.12, 0.1], np.float32)
 SUBPIXELS = np.array([[0.125, 0.625], [0.375, 0.125], [0.625, 0.875], [0.875, 0.375]], np.float32)
 FAR = np.float32(1e9)
+
+
+@runtime_checkable
+class Shape(Protocol):
+    """What a ray can meet, such as a `Ball`."""
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest corner."""
+        ...
+
+    def enter(self, o: Vectors, d: Vectors) -> Scalars:
+        """Where rays enter, in multiples of their unit directions; `FAR` where they do not."""
+        ...
+
+    def normal(self, p: Vectors) -> Vectors:
+        """Outward, at points on the surface."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ class Cone:
 class Solid:
     """A shape and what it is made of."""
 
-    shape: Ball | Brick | Cone
+    shape: Shape
     texture: Texture
     shine: float = 0.3
     """Strength of highlight and reflection, 0 to 1."""

@@ -11,13 +11,17 @@ CREAM, BRASS, STEEL = (0.78, 0.66, 0.44), (0.72, 0.47, 0.12), (0.42, 0.44, 0.47)
 GREEN, RED, BLACK = (0.02, 0.2, 0.09), (0.52, 0.035, 0.025), (0.025, 0.025, 0.03)
 TEAL, WALNUT, OAK, GLASS = (0.02, 0.16, 0.2), (0.16, 0.065, 0.025), (0.55, 0.3, 0.12), (0.03, 0.06, 0.1)
 
+WHEELS = ((-0.5, 0.13), (-0.17, 0.13), (0.16, 0.13), (0.53, 0.095))
+"""Where along the engine each axle is, and the radius of its wheels."""
+
 
 def toy() -> list[Solid]:
     """All solids: within 1.15 of the z axis, from 0.12 below the board's top at z = 0 to about 1."""
-    return [*_ground(), *_engine(), *_running_gear(), *_beside()]
+    return [*ground(), *engine(), *running_gear(), *tree(), beach_ball(), *blocks(), *post()]
 
 
-def _ground() -> list[Solid]:
+def ground() -> list[Solid]:
+    """The board, the track and its rails."""
     return [
         Solid(Cone((0.0, 0.0, -0.06), 2, 0.06, (1.11, 1.15)), _board, 0.25, 60),
         Solid(Brick((0.0, 0.0, 0.02), (0.94, 0.27, 0.02)), _track_bed, 0.05, 10),
@@ -25,7 +29,8 @@ def _ground() -> list[Solid]:
     ]
 
 
-def _engine() -> list[Solid]:
+def engine() -> list[Solid]:
+    """The locomotive without its wheels."""
     return [
         Solid(Brick((-0.02, 0.0, 0.26), (0.72, 0.14, 0.05)), _plain(BLACK), 0.3),
         Solid(Brick((0.0, 0.0, 0.35), (0.74, 0.235, 0.014)), _plain(RED), 0.4),
@@ -45,29 +50,47 @@ def _engine() -> list[Solid]:
     ]
 
 
-def _running_gear() -> list[Solid]:
-    wheels = [(-0.5, 0.13), (-0.17, 0.13), (0.16, 0.13), (0.53, 0.095)]
+def running_gear() -> list[Solid]:
+    """Wheels, then the rods that couple them."""
     return [
-        *(
-            Solid(Cone((x, y, 0.08 + r), 1, 0.028, (r, r)), _wheel(x, 0.08 + r, r), 0.4, 60)
-            for x, r in wheels
-            for y in (-0.19, 0.19)
-        ),
+        *(wheel for x, r in WHEELS for wheel in wheel_pair(x, r)),
         *(Solid(Brick((-0.17, y, 0.19), (0.38, 0.008, 0.02)), _plain(STEEL), 0.9, 90) for y in (-0.228, 0.228)),
     ]
 
 
-def _beside() -> list[Solid]:
+def wheel_pair(x: float, r: float) -> list[Solid]:
+    """The wheels of one axle, at (x, 0, 0.08 + r)."""
+    return [Solid(Cone((x, y, 0.08 + r), 1, 0.028, (r, r)), _wheel(x, 0.08 + r, r), 0.4, 60) for y in (-0.19, 0.19)]
+
+
+def tree() -> list[Solid]:
+    """Beside the rails; three cones of leaves on a trunk."""
     leaves = [(0.22, 0.24), (0.42, 0.19), (0.6, 0.14)]
     return [
         Solid(Cone((-0.3, 0.68, 0.06), 2, 0.06, (0.05, 0.045)), _plain(WALNUT), 0.1),
         *(Solid(Cone((-0.3, 0.68, z), 2, 0.12, (r, 0.025)), _leaves, 0.1, 20) for z, r in leaves),
-        Solid(Ball((0.42, -0.66, 0.17), 0.17), _beach_ball, 0.7, 120),
+    ]
+
+
+def beach_ball() -> Solid:
+    """On the board."""
+    return Solid(Ball((0.42, -0.66, 0.17), 0.17), _beach_ball, 0.7, 120)
+
+
+def blocks() -> tuple[Solid, Solid]:
+    """A letter block, and a smaller one on top of it."""
+    return (
         Solid(Brick((-0.34, -0.62, 0.13), (0.13, 0.13, 0.13)), _block, 0.3, 40),
         Solid(Brick((-0.31, -0.64, 0.34), (0.08, 0.08, 0.08)), _plain((0.75, 0.42, 0.03)), 0.3, 40),
+    )
+
+
+def post() -> tuple[Solid, Solid]:
+    """A striped drum, and a ball on top of it."""
+    return (
         Solid(Cone((0.45, 0.6, 0.09), 2, 0.09, (0.11, 0.11)), _stripes, 0.4, 60),
         Solid(Ball((0.45, 0.6, 0.26), 0.09), _plain((0.75, 0.42, 0.03)), 0.6, 90),
-    ]
+    )
 
 
 def _plain(colour: tuple[float, float, float]) -> Texture:

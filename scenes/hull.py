@@ -26,6 +26,7 @@ WRONG_VIEWS = 0.02  # of the silhouettes may be wrong, one in fifty
 FEW_VIEWS = 0.3  # what fewer views see, compared with the point that most views see, is not the object
 CRUMB = 0.03  # parts of the hull with less than this share of its cells are left over between views, not object
 LEVELS = 7  # of growing a silhouette: by 0, 1, 3, 7, 15, 31 tiles, and over everything
+MOVING_MARGIN = 0.1  # by which the cube around something that moves is larger than what its silhouettes ask for
 MASK_TILES = 120  # masks are reduced to about this many tiles along their longer side
 
 
@@ -59,6 +60,45 @@ def box_of_object(cameras: Cameras, alpha: Callable[[int], UInt8[Tensor, "H W"]]
         if settled:
             break
     return _carve(cameras, silhouettes, box, FINE) or first
+
+
+def cube_of_moving_object(cameras: Cameras, alpha: Callable[[int], UInt8[Tensor, "H W"]]) -> Box:
+    """A cube around something that moves and is cut out in every photograph: the smallest one around the point that the
+    cameras look at which every ray that shows something meets.
+
+    Silhouettes of several times have no common hull, and what moves farthest may be seen from where it moves to, which
+    says nothing of how far: the cube grows by a share of itself. Photographs without anything opaque say nothing.
+    """
+    middle = find_focus(cameras).point
+    half = 0.0
+    for view in range(len(cameras)):
+        mask, tile = tiled_mask(alpha(view))
+        inner = -F.max_pool2d(-F.pad(mask, (1, 1, 1, 1))[None], 3, 1)[0]
+        row, column = ((mask > 0) & (inner == 0)).nonzero().unbind(-1)  # rays within pass nearer by the middle
+        if len(row) == 0:
+            continue
+        xy = torch.stack((column, row), -1) * float(tile) + 0.5 * tile
+        rays = cameras.rays(torch.full_like(row, view), xy)
+        depth = float((middle - cameras.position[view]).norm())
+        margin = tile * depth / float(cameras.focal[view].min())
+        half = max(half, float(_passing(rays.origins - middle, rays.directions).max()) + margin)
+    if half == 0:
+        return _visible_cube(cameras)
+    half *= 1 + MOVING_MARGIN
+    return Box(tuple((middle - half).tolist()), tuple((middle + half).tolist()))
+
+
+def _passing(o: Float[Tensor, "N 3"], d: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+    """Half an edge of the smallest cube around zero that each line o + t d meets: the least over t of the largest
+    coordinate's size, which lies where one coordinate is zero or two are equally large."""
+    d = torch.where(d.abs() < 1e-7, 1e-7, d)
+    t = [-o[:, k] / d[:, k] for k in range(3)]
+    for k, j in ((0, 1), (1, 2), (2, 0)):
+        for sign in (-1.0, 1.0):
+            slope = d[:, k] + sign * d[:, j]
+            t.append(-(o[:, k] + sign * o[:, j]) / torch.where(slope.abs() < 1e-7, 1e-7, slope))
+    at = torch.stack(t)[..., None]  # [9, N, 1]
+    return (o + at * d).abs().amax(-1).amin(0)
 
 
 def tiled_mask(alpha: UInt8[Tensor, "H W"]) -> tuple[Float[Tensor, "h w"], int]:

@@ -27,7 +27,8 @@ class LoadOptions:
 
     hold_out_every: int = 8
     """Of a capture whose files name no test views, every n-th view in the order of names is held out for evaluation
-    (0, n, 2n ...); 0 holds out none."""
+    (0, n, 2n ...), or of one whose views have times all views of every n-th time (n/2, n/2 + n ...); 0 holds out
+    none."""
     downscale: int = 1
     """Shrink photographs and frames of videos by this whole factor when they are loaded (average over the area)."""
     frames: tuple[int, int] | None = None

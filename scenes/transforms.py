@@ -46,6 +46,7 @@ class Frame:
     """[3, 4] float64, OpenCV axes, rotation made orthonormal."""
     lens: Lens
     time: float | None
+    """As the file has it."""
     mask: Path | None
     """Black pixels are left out (nerfstudio's `mask_path`)."""
     dynamic_mask: Path | None
@@ -102,8 +103,6 @@ def _read_frame(frame: object, data: Mapping[str, Any], folder: Folder, path: Pa
     time = frame.get("time")
     if time is not None:
         time = read_number(time, f"{where}.time")
-        if not 0 <= time <= 1:
-            raise InputError(f"{where}.time: expected a value in [0, 1], got {time:g}; divide by the clip's duration")
     return Frame(
         where=where,
         name=folder.name_of(picture),

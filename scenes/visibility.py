@@ -20,20 +20,28 @@ def may_be_solid(
     """Whether balls of `radius` around points, both in world units, may hold something.
 
     Where photographs have transparency: no training view shows the whole ball as transparent (the visual hull), and one
-    sees it. Otherwise: at least two training views see its centre.
+    sees it; where things move, a training view shows something there, since others show other times. Otherwise: at
+    least two training views see its centre.
     """
     views = capture.views["train"]
     chosen = torch.linspace(0, len(views) - 1, min(len(views), MOST_VIEWS)).round().long().tolist()
     radius = torch.as_tensor(radius).expand(len(points))
     index = torch.arange(len(points))
-    seen = torch.zeros(len(points), dtype=torch.int32)
+    seen, solid = torch.zeros(len(points), dtype=torch.int32), torch.zeros(len(points), dtype=torch.bool)
     for view in (views[i] for i in chosen):
+        if len(index) == 0:
+            break
         xy, in_view = capture.cameras.project(view, points[index])
         seen[index] += in_view
-        if capture.has_alpha:
+        if capture.has_alpha and capture.is_dynamic:
+            shown = in_view & _any_opaque(capture, view, points[index], radius[index], xy)
+            solid[index[shown]] = True
+            index = index[~shown]
+        elif capture.has_alpha:
             empty = in_view & ~_any_opaque(capture, view, points[index], radius[index], xy)
             index = index[~empty]
-    solid = torch.zeros(len(points), dtype=torch.bool)
+    if capture.has_alpha and capture.is_dynamic:
+        return solid
     solid[index] = seen[index] >= (1 if capture.has_alpha else min(LEAST_VIEWS, len(chosen)))
     return solid
 

@@ -67,7 +67,8 @@ BAD_FRAMES = {
     "lens explodes": ({"k4": 1e29, "k1": -1e29}, "the lens k1 -1e[+]29 k4 1e[+]29 has no inverse"),
     "size": ({"w": 16, "h": 8}, "w and h say 16 x 8, but the picture is 8 x 8"),
     "size below zero": ({"w": -8}, "w: expected a positive number"),
-    "time after the end": ({"time": 2}, r"time: expected a value in \[0, 1\], got 2"),
+    "time of text": ({"time": "noon"}, 'time: expected a number, got "noon"'),
+    "time is infinite": ({"time": math.inf}, "time: expected a finite number, got Infinity"),
     "mask is missing": ({"mask_path": "m.png"}, "mask_path: there is no file 'm.png'"),
     "frame is a list": ([1, 2], "expected an object with file_path and transform_matrix, got a list of 2"),
 }

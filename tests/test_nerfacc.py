@@ -253,10 +253,10 @@ def test_rays_that_meet_nothing_have_no_samples(kernels: Kernels, generator: tor
 class SoftBall(RadianceField):
     """Density that falls off from the middle of the cube, of a colour that changes with it."""
 
-    def latent(self, x: Tensor) -> Tensor:
+    def latent(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         return ((0.25 - (x - 0.5).norm(dim=1, keepdim=True)) * 30).clamp(max=2.5).expand(len(x), 16)
 
-    def color(self, latent: Tensor, x: Tensor, directions: Tensor, index: object = None) -> Tensor:
+    def color(self, latent: Tensor, x: Tensor, directions: Tensor, index: object = None, time: object = None) -> Tensor:
         return torch.cat([latent[:, :1].sigmoid(), latent[:, 1:2].sigmoid() / 2, 0.5 + 0 * latent[:, 2:3]], 1)
 
 

@@ -123,11 +123,11 @@ class Fog(RadianceField):
 
     sigma = 3.0
 
-    def latent(self, x: torch.Tensor) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
         return torch.full((len(x), 16), math.log(self.sigma))
 
     def color(
-        self, latent: torch.Tensor, x: torch.Tensor, directions: torch.Tensor, index: object = None
+        self, latent: torch.Tensor, x: torch.Tensor, directions: torch.Tensor, index: object = None, time: object = None
     ) -> torch.Tensor:
         return torch.tensor([0.25, 0.5, 0.75]).expand(len(latent), 3)
 
@@ -149,11 +149,11 @@ def test_fog_has_the_closed_form() -> None:
 class SoftBall(RadianceField):
     """Density that falls off from the middle of the cube: opaque within a radius of 0.2 of its edge."""
 
-    def latent(self, x: torch.Tensor) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
         return ((0.2 - (x - 0.5).norm(dim=1, keepdim=True)) * 100 + 3).expand(len(x), 16)
 
     def color(
-        self, latent: torch.Tensor, x: torch.Tensor, directions: torch.Tensor, index: object = None
+        self, latent: torch.Tensor, x: torch.Tensor, directions: torch.Tensor, index: object = None, time: object = None
     ) -> torch.Tensor:
         return torch.zeros(len(latent), 3)
 

@@ -116,6 +116,21 @@ def write_blender(
     return folder
 
 
+def write_dynamic(
+    folder: Path,
+    splits: dict[str, Sequence[tuple[np.ndarray, Any]]],
+    paint: Callable[[np.ndarray, int, int, float], np.ndarray],
+    size: tuple[int, int] = (8, 8),
+) -> Path:
+    """The same with a `time` in every frame, as D-NeRF's captures have; each view is a pose and a time."""
+    for split, views in splits.items():
+        frames = [frame(f"./{split}/r_{i}", m, **({} if t is None else {"time": t})) for i, (m, t) in enumerate(views)]
+        for i, (matrix, time) in enumerate(views):
+            write_picture(folder / split / f"r_{i}.png", paint(matrix, *size, time if isinstance(time, float) else 0.0))
+        write_json(folder / f"transforms_{split}.json", {"camera_angle_x": ANGLE, "frames": frames})
+    return folder
+
+
 def write_solid(
     folder: Path, colours: Sequence[tuple[int, ...]], size: tuple[int, int] = (8, 8), **fields: Any
 ) -> Path:

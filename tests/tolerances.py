@@ -90,6 +90,9 @@ RENDERED_GRADIENTS = Tolerance(
 EXPORTED = Tolerance(
     5e-3, 0.0, "what is promised of an exported mesh at resolution 64 and above: half a percent of its size"
 )
+DISTANCES_OF_CELLS = Tolerance(
+    0.0, 4 / 64, "the surface of a density that jumps lies anywhere within the cell of 4 / 64 that holds the jump"
+)
 TRACED = Tolerance(
     1e-4, 1e-3, "sphere tracing ends within its tolerance of 2e-4 of the box, four units across, over the slope"
 )

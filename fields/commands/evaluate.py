@@ -79,7 +79,14 @@ def load_for(opened: Run, data: Path | None = None) -> Scene:
                 f"{data}: {key} {described.get(key)} cannot be compared with {opened.path}, whose {key} is "
                 f"{opened.scene.get(key)}"
             )
+    if opened.scene.get("dynamic") and described.get("time_span") != opened.scene.get("time_span"):
+        ours, theirs = (_span(told.get("time_span")) for told in (opened.scene, described))
+        raise InputError(f"{data}: times: expected those of {opened.path}, {ours}, got {theirs}")
     return scene
+
+
+def _span(times: object) -> str:
+    return f"{times[0]:g} to {times[1]:g}" if isinstance(times, list) else "none"
 
 
 def measure(

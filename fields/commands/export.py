@@ -9,9 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from fields.commands.arguments import parse
+from fields.commands.arguments import UsageError, parse
 from fields.commands.device import DeviceName, choose_device
-from fields.export import check_target, export_mesh
+from fields.export import Moment, check_target, export_mesh
+from fields.field import Field, RadianceField
 from fields.run import Run
 from fields.surface import SurfaceConfig
 from scenes.errors import InputError
@@ -29,6 +30,8 @@ class ExportOptions:
     """Where the mesh goes: a file ending in .ply, .obj or .glb."""
     resolution: int = 256
     """Cells along the longest edge of the box. Memory grows with the surface, not with the volume."""
+    time: float | None = None
+    """Of a capture that moves, the moment whose surface it is, 0 to 1; by default 0."""
     device: DeviceName = "auto"
     """Where it runs."""
 
@@ -38,6 +41,8 @@ def run(argv: Sequence[str]) -> int:
     options = parse(ExportOptions, argv, prog="fieldfit export", description=DESCRIPTION)
     device = choose_device(options.device)
     check_target(options.out)
+    if options.time is not None and not 0 <= options.time <= 1:
+        raise UsageError(f"--time: expected a number from 0 to 1, got {options.time:g}")
     opened = Run.open(options.run)
     match opened.scene["kind"]:
         case "image":
@@ -48,13 +53,22 @@ def run(argv: Sequence[str]) -> int:
             raise InputError(f"{options.run}: is of a video, which has no surface; `fieldfit render` plays it back")
         case _:
             pass
-    field = opened.field(device)
+    field = _at(opened.field(device), options.time)
     mesh = export_mesh(field, opened.scene, options.out, options.resolution, SurfaceConfig(device=str(device)))
     lo, hi = mesh.bounds.tolist()
     watertight = "watertight" if mesh.is_watertight else "not watertight"
     print(f"{options.out}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} triangles, {watertight}")
     print(f"bounds {_point(lo)} to {_point(hi)}")
     return 0
+
+
+def _at(field: Field | RadianceField, time: float | None) -> Field | RadianceField | Moment:
+    """The field, at one time if it is dynamic."""
+    if not isinstance(field, RadianceField) or field.dynamics is None:
+        if time is not None:
+            raise InputError("--time: the run's field does not change with time; leave it out")
+        return field
+    return Moment(field, time or 0.0)
 
 
 def _point(values: Sequence[float]) -> str:

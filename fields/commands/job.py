@@ -16,15 +16,15 @@ from fields.commands.arguments import one_of, override
 from fields.commands.device import DeviceName, choose_device
 from fields.doctor import cache_folder
 from fields.field import Field, RadianceField, build, gpu_only, initialise
-from fields.presets import Config, EncodingName, NetworkName, preset
+from fields.presets import Config, DynamicsName, EncodingName, NetworkName, preset, with_dynamics
 from fields.run import Checkpoint, Data, Run
 from scenes import load
 from scenes.errors import InputError
 from scenes.scene import LoadOptions, Scene
 
 PROG = "fieldfit fit"
-DEMO = "demo"
-DEMO_MINUTES = 0.5
+DEMO_MINUTES = {"demo": 0.5, "demo-dynamic": 2.0}
+"""The built-in captures, and how long they are fitted."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class FitOptions:
     """Options of `fieldfit fit`."""
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
-    """An image, a mesh, a video, a folder or JSON of posed photographs; `demo`, a capture that is made for it; or a
-    run, to go on with it."""
+    """An image, a mesh, a video, a folder or JSON of posed photographs; `demo` or `demo-dynamic`, captures that are
+    made for it; or a run, to go on with it."""
     out: Path | None = None
     """The run's folder. By default runs/NAME, with a number behind it where that is taken: nothing is overwritten."""
     minutes: float | None = None
@@ -51,6 +51,9 @@ class FitOptions:
     """What turns features into values: mlp, silu or siren; networks of learned functions, kan-spline, kan-rbf,
     kan-chebyshev, kan-fourier, kan-wavelet or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which
     tiny-cuda-nn must be installed; by default the preset's."""
+    dynamics: str | None = None
+    """How a capture whose photographs have times changes: static, time-features, deformation or space-time; by default
+    the preset's."""
     profile: bool = False
     """Print milliseconds per step by stage at the end, and draw them over time in the run's profile.png."""
     load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
@@ -73,14 +76,16 @@ def start(options: FitOptions, overrides: Sequence[str]) -> Job:
     """A new run. Nothing is written before all that can be wrong was looked at. Raises InputError and UsageError."""
     encoding = one_of(EncodingName, options.encoding, "--encoding")
     network = one_of(NetworkName, options.network, "--network")
+    dynamics = one_of(DynamicsName, options.dynamics, "--dynamics")
     if options.out is not None:
         Run.refuse_taken(options.out)
     data = _data(options.path)
     scene = load(data, options=options.load)
     config = preset(scene, encoding=encoding, network=network)
+    config = config if dynamics is None else with_dynamics(config, dynamics)
     config = replace(config, fit=replace(config.fit, seed=options.load.seed))
-    if options.path == DEMO:
-        config = replace(config, fit=replace(config.fit, minutes=DEMO_MINUTES))
+    if options.path in DEMO_MINUTES:
+        config = replace(config, fit=replace(config.fit, minutes=DEMO_MINUTES[options.path]))
     config = _configure(config, options, overrides)
     describe = scene.describe()
     built = _build(config, describe)
@@ -95,8 +100,10 @@ def resume(options: FitOptions, overrides: Sequence[str]) -> Job:
     itself = is_run(options.path)
     opened = Run.open(options.out or (Path(options.path) if itself else _latest_folder(_name(options.path))))
     opened.lock()
-    if options.encoding or options.network:
-        raise InputError(f"{opened.path}: --encoding and --network are fixed once a run exists; start another run")
+    if options.encoding or options.network or options.dynamics:
+        raise InputError(
+            f"{opened.path}: --encoding, --network and --dynamics are fixed once a run exists; start another run"
+        )
     _refuse_other_loading(opened, options.load)
     data = Path(opened.data.path) if itself else _data(options.path)
     scene = load(data, options=opened.data.options)
@@ -158,18 +165,19 @@ def is_run(path: str) -> bool:
 
 
 def _data(path: str) -> Path:
-    """Where the data are; those of the demo are made on first use."""
-    if path != DEMO:
+    """Where the data are; those of a demo are made on first use."""
+    if path not in DEMO_MINUTES:
         return Path(path)
     from scenes import demo
 
     sources = sorted(Path(demo.__file__).parent.glob("demo*.py"))
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    folder = cache_folder() / f"demo-{key}"  # another demo is another folder
+    folder = cache_folder() / f"{path}-{key}"  # another demo is another folder
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = folder.with_name(f".{folder.name}.{time.time_ns()}")
-        demo.write_demo(unfinished)
+        write = demo.write_demo if path == "demo" else demo.write_dynamic_demo
+        write(unfinished)
         with suppress(OSError):  # another process was quicker, with the same content
             unfinished.rename(folder)
     return folder

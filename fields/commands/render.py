@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, assert_never
 
@@ -53,6 +53,9 @@ class RenderOptions:
     """Pixels; by default those of the photographs, the picture or the path."""
     frames: int | None = None
     """Frames of an orbit, by default 120; or of a video, spread evenly over its time, by default as many as it had."""
+    time: float | None = None
+    """Of a capture that moves, the one moment that is seen, 0 to 1. By default the views of a split have their own
+    times, and along other paths time runs from 0 to 1."""
     fps: float | None = None
     """Frames per second of an orbit or of the views of a split, by default 30. A video keeps its duration unless both
     this and --frames are given."""
@@ -68,12 +71,16 @@ def run(argv: Sequence[str]) -> int:
     for flag, value in (("--width", options.width), ("--frames", options.frames), ("--fps", options.fps)):
         if value is not None and not value > 0:
             raise UsageError(f"{flag}: expected a number above 0, got {value}")
+    if options.time is not None and not 0 <= options.time <= 1:
+        raise UsageError(f"--time: expected a number from 0 to 1, got {options.time:g}")
     if not options.out.parent.is_dir():
         raise InputError(f"{options.out}: the folder {options.out.parent} does not exist; create it or choose another")
     device = choose_device(options.device)
     opened = Run.open(options.run)
     field = opened.field(device)
     kind: Kind = opened.scene["kind"]
+    if options.time is not None and not opened.scene.get("dynamic"):
+        raise InputError(f"--time: {options.run} is of no photographs with several times; leave it out")
     match kind:
         case "image":
             n_frames = _image(opened, field, options)
@@ -91,7 +98,7 @@ def _film(opened: Run, field: Field | RadianceField, options: RenderOptions, dev
     from viewer import save_png, write_frames
     from viewer.video import check_target
 
-    path = _camera_path(opened.scene, options)
+    path = _timed(_camera_path(opened.scene, options), opened.scene, options.time)
     views = _views(opened.scene, field, path.cameras.to(device), options.show)
     if options.out.suffix.lower() == ".png":
         if len(path.cameras) > 1 and options.path != "orbit":
@@ -121,6 +128,15 @@ def _camera_path(described: Mapping[str, Any], options: RenderOptions) -> Camera
     else:
         raise InputError(f"--path {options.path}: there is no such file; give orbit, {', '.join(SPLITS)} or a JSON")
     return path if options.width is None else path.resized(options.width)
+
+
+def _timed(path: CameraPath, described: Mapping[str, Any], time: float | None) -> CameraPath:
+    """The path, through a scene that moves with the time of each camera."""
+    if not described.get("dynamic"):
+        return path
+    n = len(path.cameras)
+    times = path.cameras.time if time is None else torch.full((n,), time)
+    return replace(path, cameras=replace(path.cameras, time=torch.linspace(0, 1, n) if times is None else times))
 
 
 def _views(

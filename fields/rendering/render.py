@@ -16,6 +16,7 @@ from fields.kernels import ops, reference
 from fields.kernels.shapes import MarchShape
 from fields.networks.mlp import Perceptron
 from fields.rendering import nerfacc_march
+from fields.rendering.hidden import without_hidden
 from scenes.cameras import Cameras
 from scenes.rays import Inputs, Rays
 
@@ -67,10 +68,11 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
 def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] | None = None) -> Rendering:
     """Differentiable rendering of any field, operation by operation."""
     origins, directions = unit_rays(field, rays)
-    s = visible_samples(field, origins, directions, jitter)
-    latent = field.latent(s.x)
+    s = visible_samples(field, origins, directions, jitter, rays.time)
+    time = of_samples(field, rays.time, s)
+    latent = field.latent(s.x, time)
     sigma = reference.activate("exp", latent[:, 0])
-    rgb = field.color(latent, s.x, directions, s.ray)
+    rgb = field.color(latent, s.x, directions, s.ray, time)
     return _finish(field, rays, ops.Rendered(*ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0)))
 
 
@@ -83,15 +85,30 @@ def _fused(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Te
     return ops.render(model, weights, rays, march_shape(field), MIN_TRANSMITTANCE, encoding.gathered)
 
 
-def visible_samples(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> ops.Samples:
-    """Samples in occupied cells; where a core knows the architecture, or nerfacc marches, only up to where a ray is
-    opaque, since what lies behind has no weight and gets no gradient."""
+def of_samples(field: RadianceField, time: Float[Tensor, " N"] | None, s: ops.Samples) -> Float[Tensor, "S 1"] | None:
+    """The time of each sample, that of its ray; None where the field is static."""
+    return None if time is None or field.dynamics is None else time[s.ray.long(), None]
+
+
+def visible_samples(
+    field: RadianceField,
+    origins: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+    jitter: Float[Tensor, " N"] | None,
+    time: Float[Tensor, " N"] | None = None,
+) -> ops.Samples:
+    """Samples in occupied cells; where a core knows the architecture, nerfacc marches, or the field is dynamic, only up
+    to where a ray is opaque, since what lies behind has no weight and gets no gradient."""
     shape = march_shape(field)
     if field.march.marcher == "nerfacc":
         rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
         return nerfacc_march.visible_samples(rays, shape, field.density, MIN_TRANSMITTANCE)
     if not is_fused(field):
-        return ops.march(origins, directions, jitter, field.occupancy.bits, shape)
+        s = ops.march(origins, directions, jitter, field.occupancy.bits, shape)
+        if field.dynamics is None:
+            return s
+        with torch.no_grad():
+            return without_hidden(s, field.density(s.x, of_samples(field, time, s)), MIN_TRANSMITTANCE)
     encoding, density = field.encoding, field.density_network
     assert isinstance(encoding, GridEncoding) and isinstance(density, Perceptron)
     grid = ops.grid_spec(encoding.shape, encoding.table), encoding.table.detach()
@@ -114,6 +131,7 @@ def is_fused(field: RadianceField) -> bool:
     """Whether a core renders this architecture in one pass."""
     return (
         field.march.marcher == "fieldfit"
+        and field.dynamics is None
         and isinstance(field.encoding, GridEncoding)
         and isinstance(field.density_network, Perceptron)
         and isinstance(field.color_network, Perceptron)
@@ -147,7 +165,7 @@ def render_view(field: RadianceField, cameras: Cameras, view: int, background: t
 
 @torch.no_grad()
 def view_normals(field: RadianceField, cameras: Cameras, view: int, seen: Rendering) -> Float[Tensor, "H W 3"]:
-    """Outward unit normals in the world where a pixel is more opaque than not, else zero.
+    """Outward unit normals in the world, at the camera's time, where a pixel is more opaque than not, else zero.
 
     They point against the rise of log density at the mean depth, by central differences over 1/128 of the box.
     """
@@ -158,7 +176,8 @@ def view_normals(field: RadianceField, cameras: Cameras, view: int, seen: Render
 
     def rise(part: Tensor, axis: int) -> Tensor:
         offset = h * torch.eye(3, device=part.device)[axis]
-        ahead, behind = (field.latent(field.from_world(part + o))[:, 0] for o in (offset, -offset))
+        time = None if rays.time is None else rays.time.new_full((len(part), 1), float(rays.time[0]))
+        ahead, behind = (field.latent(field.from_world(part + o), time)[:, 0] for o in (offset, -offset))
         return ahead - behind
 
     parts = [torch.stack([rise(part, axis) for axis in range(3)], 1) for part in points.split(CHUNK_POINTS)]

@@ -57,9 +57,8 @@ def playback(
     """
     box, (full_width, full_height) = Box.from_json(described["box"]), described["size"]
     duration = described["frames"] / described["fps"]
-    if n_frames is None:
-        n_frames = described["frames"] if fps is None else max(round(duration * fps), 1)
+    n: int = n_frames or (described["frames"] if fps is None else max(round(duration * fps), 1))
     across = width or full_width
     size = across, max(round(full_height * across / full_width), 1)
-    times = [(k + 0.5) * box.size[2] / n_frames for k in range(n_frames)]
-    return Playback(box, size, times, n_frames / duration if fps is None else fps)
+    times = [(k + 0.5) * box.size[2] / n for k in range(n)]
+    return Playback(box, size, times, n / duration if fps is None else fps)

@@ -198,9 +198,7 @@ def _to_rgb(path: Path, frame: VideoFrame, background: str) -> UInt8[np.ndarray,
 def _upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> UInt8[np.ndarray, "_ _ 3"]:
     """Turned and mirrored by the display matrix, which takes (x, y) to (a x + c y, b x + d y), up to multiples of a
     right angle."""
-    from av.sidedata.sidedata import Type
-
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    found = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
         return pixels
     a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +41,7 @@ class Video:
         """As `Scene`."""
         return "video"
 
-    @cached_property
+    @property
     def box(self) -> Box:
         """(0, 0, 0) to (W, H, T), in pixels and frames."""
         n_frames, height, width, _ = self.frames.shape

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CLIP = disc()
 
 
-def load(path: Path, **options: object) -> Video:
-    scene = scenes.load(path, options=LoadOptions(**options))
+def load(path: Path, options: LoadOptions | None = None) -> Video:
+    scene = scenes.load(path, options=options)
     assert isinstance(scene, Video)
     return scene
 
@@ -133,8 +133,8 @@ def test_gif_with_transparency_over_the_background(tmp_path: Path):
     for i, frame in enumerate(frames):
         frame.putpixel((i, 1), (0, 0, 0, 0))
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=50, disposal=2)
-    for background, level in (("white", 255), ("black", 0)):
-        video = load(tmp_path / "a.gif", background=background)
+    for options, level in ((LoadOptions(background="white"), 255), (LoadOptions(background="black"), 0)):
+        video = load(tmp_path / "a.gif", options)
         truth = np.stack([np.asarray(frame)[..., :3] for frame in frames])
         for i in range(3):
             truth[i, 1, i] = level
@@ -169,33 +169,33 @@ def test_frames_are_turned_as_the_display_matrix_says(tmp_path: Path, turn: tupl
 
 def test_shrinking_averages_over_squares(tmp_path: Path):
     path = write_lossless(tmp_path / "a.mkv", CLIP)
-    small = load(path, downscale=5)
+    small = load(path, LoadOptions(downscale=5))
     whole = CLIP[:, :20, :30].reshape(12, 4, 5, 6, 5, 3).mean((2, 4))
     DECODED.check(small.frames / 255, torch.from_numpy(whole / 255))
     with pytest.raises(InputError, match="too small to be shrunk 25 times"):
-        load(path, downscale=25)
+        load(path, LoadOptions(downscale=25))
     with pytest.raises(InputError, match="--downscale is 0"):
-        load(path, downscale=0)
+        load(path, LoadOptions(downscale=0))
 
 
 def test_some_of_the_frames(tmp_path: Path):
     path = write_lossless(tmp_path / "a.mkv", CLIP)
-    part = load(path, frames=(3, 8))
+    part = load(path, LoadOptions(frames=(3, 8)))
     assert np.array_equal(part.frames.numpy(), CLIP[3:8])
     EXACT.check(part.times, torch.arange(5) + 0.5)
-    assert len(load(path, frames=(10, 99)).frames) == 2
+    assert len(load(path, LoadOptions(frames=(10, 99))).frames) == 2
     for frames, said in (((12, 20), "no frames from number 12 on"), ((4, 4), "names no frame"), ((-1, 4), "no frame")):
         with pytest.raises(InputError, match=said):
-            load(path, frames=frames)
+            load(path, LoadOptions(frames=frames))
 
 
 def test_what_is_too_large_is_refused_before_it_is_decoded(tmp_path: Path):
     path = write_lossless(tmp_path / "a.mkv", CLIP)
     with pytest.raises(InputError, match=r"12 frames of 32 x 24 need 0\.00 GB .*--downscale"):
-        load(path, max_ram_gb=1e-5)
+        load(path, LoadOptions(max_ram_gb=1e-5))
     with pytest.raises(InputError, match=r"32 x 24 is more than 700 pixels; raise --max-pixels"):
-        load(path, max_pixels=700)
-    assert len(load(path, max_ram_gb=12 * 24 * 32 * 3 / 1e9).frames) == 12
+        load(path, LoadOptions(max_pixels=700))
+    assert len(load(path, LoadOptions(max_ram_gb=12 * 24 * 32 * 3 / 1e9)).frames) == 12
 
 
 def write_sound(path: Path) -> None:
@@ -252,4 +252,4 @@ def test_frames_of_several_sizes(tmp_path: Path):
                 container.mux(packet)
     with pytest.raises(InputError, match=r"a\.avi: frame 2 is 16 x 24, which those before are not"):
         load(tmp_path / "a.avi")
-    assert len(load(tmp_path / "a.avi", frames=(0, 2)).frames) == 2
+    assert len(load(tmp_path / "a.avi", LoadOptions(frames=(0, 2))).frames) == 2

@@ -122,8 +122,7 @@ def test_networks_see_time_from_zero_to_one():
     video = Video.of(disc(6, 10, 40), "wide")  # six frames are a sixth of the cube
     field = build(tiny(video), video.describe())
     seen = []
-    field.network = torch.nn.Identity()
-    field.network.forward = lambda features, at: seen.append(at) or features[:, :3]
+    field.network.register_forward_pre_hook(lambda _, given, named: seen.append(named["at"]), with_kwargs=True)
     x = video.box.to_unit(torch.tensor([[0.0, 0.0, 0.0], [40.0, 10.0, 6.0], [8.0, 5.0, 1.5]]))
     field(x)
     VALUES.check(seen[0].position[:, :2], x[:, :2])
@@ -133,11 +132,11 @@ def test_networks_see_time_from_zero_to_one():
 
 def test_the_preset_suits_the_clip():
     small, large = (preset(Video.of(np.zeros(shape, np.uint8), "x")) for shape in ((4, 8, 8, 3), (90, 270, 480, 3)))
-    for config in (small, large):
-        assert isinstance(config.field, SignalFieldConfig)
-        assert isinstance(config.field.encoding, Hash)
-    assert large.field.encoding.finest_resolution == 480
-    assert small.field.encoding.log2_table_size < large.field.encoding.log2_table_size
+    coarse, fine = small.field.encoding, large.field.encoding
+    assert isinstance(coarse, Hash)
+    assert isinstance(fine, Hash)
+    assert fine.finest_resolution == 480
+    assert coarse.log2_table_size < fine.log2_table_size
 
 
 def test_a_short_fit_shows_the_clip_between_frames_too():

@@ -52,7 +52,7 @@ def write_planes(path: Path, planes: Sequence[np.ndarray], form: str, matrix: in
         for plane, values in zip(frame.planes, planes, strict=True):
             line = np.zeros((plane.height, plane.line_size // values.itemsize), values.dtype)
             line[:, : values.shape[1]] = values
-            plane.update(line)
+            plane.update(line.tobytes())
         frame.colorspace, frame.color_range = matrix, span
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -72,6 +72,15 @@ class Scheduled(Protocol):
         ...
 
 
+@runtime_checkable
+class Smooth(Protocol):
+    """A module with dense grids, whose values can be kept smooth or small."""
+
+    def grids(self) -> Sequence[Tensor]:
+        """Their values, each tensor [G, R, .., R, F]: G grids of F features."""
+        ...
+
+
 def with_aux(
     x: Float[Tensor, "N X"], aux: Float[Tensor, "R A"] | None, index: Int[Tensor, " N"] | None
 ) -> Float[Tensor, "N XA"]:

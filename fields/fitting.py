@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,14 +13,12 @@ from torch import Tensor
 from fields.contracts import Scheduled
 from fields.field import Field, RadianceField
 from fields.optim import Adam, OptimiserConfig
+from fields.penalties import Penalty, PenaltyConfig, configured
 from fields.rendering.render import march_shape, render_rays
 from scenes.capture import Capture
 from scenes.errors import InputError
 from scenes.rays import Rays
 from scenes.scene import Scene
-
-Penalty: TypeAlias = Callable[[Field | RadianceField], Tensor]
-"""A further term of the loss, of the field alone."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,8 @@ class FitConfig:
     """Of initial values and of all that is drawn."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """Rates and decays."""
+    penalties: PenaltyConfig = PenaltyConfig()
+    """On grids."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,7 @@ def fit(
     if config.steps is None and config.minutes is None:
         raise InputError("fit: expected a number of steps or of minutes, got neither")
     generator = torch.Generator().manual_seed(config.seed + 1)
+    lasting, periodic = list(penalties), configured(config.penalties)
     optimiser, counts = Adam(field, config.optimiser), _Counts()
     if state is not None:
         _load(state, generator, optimiser, counts)
@@ -125,6 +125,7 @@ def fit(
         watch, started = Stopwatch(), time.perf_counter()
         for module in scheduled:
             module.advance(progress)
+        optimiser.follow()
         n = config.batch
         if isinstance(field, RadianceField):
             if counts.index % field.occupancy.config.update_every == 0 and counts.index > 0:
@@ -143,7 +144,8 @@ def fit(
         else:
             predicted, n_samples = field(inputs), len(inputs)
         loss = scene.loss(predicted, target)
-        for penalty in penalties:
+        due = counts.index % config.penalties.every == 0
+        for penalty in [*lasting, *(periodic if due else [])]:
             loss = loss + penalty(field)
         watch.lap("forward")
         value = float(loss.detach())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fields.contracts import Gridded, Sparse
-from fields.encodings.grid import GridEncoding
+from fields.encodings.table import GridTable
 from fields.kernels import ops
 from scenes.errors import InputError
 
@@ -43,8 +43,8 @@ class Group:
     is_grid: bool
     is_sparse: bool
     """Whether entries without a gradient stay as they are, as those of grids do."""
-    table: GridEncoding | None
-    """The encoding whose table this is, if it gathers its gradient."""
+    table: GridTable | None
+    """The module whose table this is, if it gathers its gradient."""
     moments: tuple[Tensor, Tensor]
 
     @property
@@ -62,9 +62,9 @@ class Adam:
     def __init__(self, field: nn.Module, config: OptimiserConfig) -> None:
         self.config = config
         self.steps = 0
-        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridEncoding)}
-        for encoding in tables.values():
-            encoding.gathered = ops.TableGradient(encoding.table) if ops.is_native(encoding.table) else None
+        tables = {id(m.table): m for m in field.modules() if isinstance(m, GridTable)}
+        for table in tables.values():
+            table.gathered = ops.TableGradient(table.table) if ops.is_native(table.table) else None
         grids = {id(p) for m in field.modules() if isinstance(m, Gridded) for p in m.grid_parameters()}
         sparse = grids | {id(p) for m in field.modules() if isinstance(m, Sparse) for p in m.sparse_parameters()}
         self.groups = [
@@ -101,6 +101,14 @@ class Adam:
             elif g.param.grad is not None:
                 ops.adam(g.param, g.param.grad, g.moments, rate, betas, c.eps, self.steps, skip_zero=g.is_sparse)
             g.param.grad = None
+
+    def follow(self) -> None:
+        """Start the moments of tables anew whose values moved to other entries."""
+        for g in self.groups:
+            if g.table is not None and g.table.resampled:
+                g.table.resampled = False
+                for moment in g.moments:
+                    moment.zero_()
 
     def forget(self) -> None:
         """Drop all gradients."""

@@ -7,7 +7,18 @@ from dataclasses import astuple, dataclass, replace
 from typing import Literal, assert_never
 
 from fields.dynamics import Deformation, DynamicsConfig, SpaceTime, Static, TimeFeatures
-from fields.encodings import Coordinates, Dense, EncodingConfig, Frequency, Hash, TcnnHash
+from fields.encodings import (
+    CP,
+    Coordinates,
+    Dense,
+    EncodingConfig,
+    Frequency,
+    Hash,
+    RandomFourier,
+    TcnnHash,
+    TriPlane,
+    VectorMatrix,
+)
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
 from fields.networks import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
@@ -16,7 +27,7 @@ from fields.rendering.occupancy import OccupancyConfig
 from scenes.errors import InputError
 from scenes.scene import Scene
 
-EncodingName = Literal["hash", "dense", "frequency", "coordinates", "tcnn-hash"]
+EncodingName = Literal["hash", "dense", "tensorf", "cp", "triplane", "frequency", "rff", "coordinates", "tcnn-hash"]
 KanName = Literal["kan-spline", "kan-rbf", "kan-chebyshev", "kan-fourier", "kan-wavelet", "kan-rational", "s-kan"]
 NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", KanName]
 DynamicsName = Literal["static", "time-features", "deformation", "space-time"]
@@ -160,6 +171,12 @@ def with_dynamics(config: Config, name: DynamicsName) -> Config:
     return replace(config, field=replace(config.field, dynamics=dynamics, occupancy=occupancy))
 
 
+def _added_planes(finest: int) -> TriPlane:
+    """Of a signal; in 2-D there is one plane, a pyramid up to half of the pixels' resolution."""
+    finest = max(min(finest // 2, 1024), 32)
+    return TriPlane(features=8, levels=3, base_resolution=finest // 8, finest_resolution=finest, combine="sum")
+
+
 def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:
     """Replace encoding and network by name.
 
@@ -172,6 +189,8 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
     if network == "siren" and encoding is None:
         encoding = "coordinates"
     new: EncodingConfig = old
+    is_radiance = isinstance(config.field, RadianceFieldConfig)
+    finest = old.finest_resolution if isinstance(old, Hash) else 512
     match encoding:
         case "dense":
             new = Dense()
@@ -181,13 +200,21 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             new = Coordinates()
         case "hash":
             new = old if isinstance(old, Hash) else Hash()
+        case "rff":
+            new = RandomFourier(sigma=4.0 if is_radiance else 10.0)
+        case "tensorf":
+            new = VectorMatrix(resolution=256)
+        case "cp":
+            new = CP(resolution=512) if is_radiance else CP(rank=128, resolution=max(min(finest, 1024), 64))
+        case "triplane":
+            new = TriPlane() if is_radiance else _added_planes(finest)
         case "tcnn-hash":
             new = TcnnHash(*astuple(old)) if isinstance(old, Hash) else TcnnHash()
         case None:
             pass
         case _:
             assert_never(encoding)
-    has_grid = isinstance(new, Hash | Dense | TcnnHash)
+    has_grid = isinstance(new, Hash | Dense | TcnnHash | VectorMatrix | CP | TriPlane)
     if network is None:
         network = "siren" if isinstance(new, Coordinates) else "mlp"
     if network in ("mlp", "silu", "tcnn-mlp") and isinstance(new, Coordinates):
@@ -200,7 +227,7 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
         case "silu":
             trunk = MLP(activation="silu") if has_grid else replace(wide, activation="silu")
         case "siren":
-            omega = 1.0 if has_grid else 30.0
+            omega = 1.0 if has_grid or isinstance(new, RandomFourier) else 30.0
             trunk = replace(wide, activation="sine", omega=omega)
         case "tcnn-mlp":
             trunk = TcnnMLP() if has_grid else TcnnMLP(hidden_dim=128, hidden_layers=3)
@@ -217,6 +244,8 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
         case _:
             assert_never(config.field)
     fit = config.fit
+    if isinstance(new, VectorMatrix | CP | TriPlane):
+        fit = replace(fit, optimiser=replace(fit.optimiser, table_rate=2e-2, network_rate=5e-3))
     if not has_grid:
         fit = replace(fit, optimiser=replace(fit.optimiser, network_rate=1e-3), batch=2**14)
     return Config(field, fit)

@@ -25,6 +25,7 @@ from fields.kernels.cuda import Core
 from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape, grid_shape
 
 GRIDS = [
+    grid_shape(1, 2, 8, 3, 20, None),
     grid_shape(2, 2, 1, 3, 20, 2**6),
     grid_shape(3, 4, 4, 3, 40, 2**9),
     grid_shape(3, 33 - 1, 2, 2, 6, None),

@@ -72,7 +72,12 @@ def directions(n: int, g: torch.Generator) -> list[Tensor]:
 
 
 CASES = [
-    *(grid_case(dim, features, hashed) for dim in (2, 3, 4) for features in (1, 2, 4, 8) for hashed in (False, True)),
+    *(
+        grid_case(dim, features, hashed)
+        for dim in (1, 2, 3, 4)
+        for features in (1, 2, 4, 8)
+        for hashed in (False, True)
+    ),
     grid_case(3, 4, hashed=True, finest=2048),
     mlp_case((32, 64, 64, 4), "relu", "identity", bias=False, aux_dim=0),
     mlp_case((32, 64, 64, 3), "silu", "sigmoid", bias=True, aux_dim=16),

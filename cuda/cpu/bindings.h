@@ -45,7 +45,7 @@ struct GridSpec {
 
   GridSpec(int dim, int features, const std::vector<std::tuple<uint32_t, uint32_t, uint32_t, float>>& sizes)
       : dim(dim), features(features) {
-    expect(dim >= 2 && dim <= 4, "a grid has 2, 3 or 4 dimensions, got " + std::to_string(dim));
+    expect(dim >= 1 && dim <= 4, "a grid has 1 to 4 dimensions, got " + std::to_string(dim));
     expect(features == 1 || features == 2 || features == 4 || features == 8,
            "a grid has 1, 2, 4 or 8 features per level, got " + std::to_string(features));
     for (auto [size, resolution, hashed, scale] : sizes) {

@@ -226,6 +226,8 @@ void with_features(int features, Call call) {
 template <class Call>
 void with_shape(const Grid& grid, Call call) {
   switch (grid.dim) {
+    case 1:
+      return with_features<1>(grid.features, call);
     case 2:
       return with_features<2>(grid.features, call);
     case 3:

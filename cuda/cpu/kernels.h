@@ -42,7 +42,7 @@ struct MlpInput {
 };
 
 struct Grid {
-  int dim;       // 2, 3 or 4
+  int dim;       // 1 to 4
   int features;  // per level: 1, 2, 4 or 8
   int n_levels;
   const GridLevel* levels;

@@ -45,8 +45,9 @@ class FitOptions:
     resume: bool = False
     """Go on with the run that --out names, or with the latest one of this name."""
     encoding: str | None = None
-    """How coordinates become features: hash, dense, frequency or coordinates, or tcnn-hash, for which tiny-cuda-nn must
-    be installed; by default the preset's."""
+    """How coordinates become features: hash or dense grids, tensorf (planes times lines), cp (lines), triplane,
+    frequency, rff (random Fourier features) or coordinates, or tcnn-hash, for which tiny-cuda-nn must be installed; by
+    default the preset's."""
     network: str | None = None
     """What turns features into values: mlp, silu or siren; networks of learned functions, kan-spline, kan-rbf,
     kan-chebyshev, kan-fourier, kan-wavelet or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which

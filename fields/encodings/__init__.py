@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from fields.encodings.configs import Coordinates, Dense, EncodingConfig, Frequency, Hash, TcnnHash
+from fields.encodings.configs import (
+    CP,
+    Coordinates,
+    Dense,
+    EncodingConfig,
+    Frequency,
+    Hash,
+    RandomFourier,
+    TcnnHash,
+    TriPlane,
+    VectorMatrix,
+)
 
 if TYPE_CHECKING:
     from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
     from fields.encodings.grid import GridEncoding
+    from fields.encodings.lowrank import CPEncoding, VectorMatrixEncoding
+    from fields.encodings.planes import TriPlaneEncoding
+    from fields.encodings.random_fourier import RandomFourierEncoding
     from fields.encodings.tcnn import TcnnGridEncoding
 
-    Encoding = GridEncoding | TcnnGridEncoding | FrequencyEncoding | CoordinateEncoding
+    GridLike = GridEncoding | TcnnGridEncoding | VectorMatrixEncoding | CPEncoding | TriPlaneEncoding
+    Encoding = GridLike | FrequencyEncoding | CoordinateEncoding | RandomFourierEncoding
 
-__all__ = ["Coordinates", "Dense", "EncodingConfig", "Frequency", "Hash", "TcnnHash", "build_encoding"]
+__all__ = [
+    "CP",
+    "Coordinates",
+    "Dense",
+    "EncodingConfig",
+    "Frequency",
+    "Hash",
+    "RandomFourier",
+    "TcnnHash",
+    "TriPlane",
+    "VectorMatrix",
+    "build_encoding",
+]
 
 
 def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
@@ -24,6 +51,9 @@ def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
     """
     from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
     from fields.encodings.grid import GridEncoding
+    from fields.encodings.lowrank import CPEncoding, VectorMatrixEncoding
+    from fields.encodings.planes import TriPlaneEncoding
+    from fields.encodings.random_fourier import RandomFourierEncoding
     from fields.encodings.tcnn import TcnnGridEncoding
 
     match config:
@@ -35,5 +65,13 @@ def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
             return FrequencyEncoding(config, dim)
         case Coordinates():
             return CoordinateEncoding(dim)
+        case RandomFourier():
+            return RandomFourierEncoding(config, dim)
+        case VectorMatrix():
+            return VectorMatrixEncoding(config, dim)
+        case CP():
+            return CPEncoding(config, dim)
+        case TriPlane():
+            return TriPlaneEncoding(config, dim)
         case _:
             assert_never(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,67 @@ class Coordinates:
     """The coordinates alone, in [-1, 1]: what a network with sine activations (SIREN) takes."""
 
 
-EncodingConfig: TypeAlias = Hash | Dense | TcnnHash | Frequency | Coordinates
+@dataclass(frozen=True)
+class RandomFourier:
+    """Cosines and sines of random directions and frequencies, drawn once and not fitted (Tancik et al. 2020)."""
+
+    n_frequencies: int = 256
+    """Directions; twice as many features come out."""
+    sigma: float = 10.0
+    """Standard deviation of the frequencies along each axis, in waves across the unit cube."""
+
+
+@dataclass(frozen=True)
+class VectorMatrix:
+    """A 3-D grid as a sum of products of planes and lines (TensoRF, Chen et al. 2022)."""
+
+    rank: int = 16
+    """Components of each of the three pairs of a plane and a line; a multiple of 8 is quickest."""
+    width: int = 32
+    """Features that a linear basis makes of all components."""
+    base_resolution: int = 64
+    """Cells along an edge of the unit cube when fitting begins."""
+    resolution: int = 256
+    """The same at the end."""
+    stages: int = 4
+    """Resolutions on the way, in geometric progression."""
+    grown_by: float = 0.3
+    """Share of the fit that is done when the last one is reached."""
+
+
+@dataclass(frozen=True)
+class CP:
+    """A grid as a sum of products of lines, one for each axis (CP decomposition, in Chen et al. 2022)."""
+
+    rank: int = 96
+    """Components, which are the features; a multiple of 8 is quickest, and 256 are the most."""
+    base_resolution: int = 64
+    """Cells along an edge of the unit cube when fitting begins."""
+    resolution: int = 512
+    """The same at the end."""
+    stages: int = 4
+    """Resolutions on the way, in geometric progression."""
+    grown_by: float = 0.3
+    """Share of the fit that is done when the last one is reached."""
+
+
+@dataclass(frozen=True)
+class TriPlane:
+    """A plane of features for every pair of axes: 1 in 2-D, 3 in 3-D (EG3D, Chan et al. 2022), 6 in 4-D (K-Planes,
+    Fridovich-Keil et al. 2023)."""
+
+    features: int = 16
+    """Of each plane and resolution; a multiple of 8 is quickest."""
+    levels: int = 2
+    """Resolutions of each plane, from base to finest in geometric progression."""
+    base_resolution: int = 64
+    """Cells along an edge of the unit cube at the coarsest level."""
+    finest_resolution: int = 256
+    """The same at the finest level."""
+    combine: Literal["sum", "concat", "product"] = "product"
+    """How planes join: their features are added, put side by side, or multiplied."""
+
+
+EncodingConfig: TypeAlias = (
+    Hash | Dense | TcnnHash | Frequency | Coordinates | RandomFourier | VectorMatrix | CP | TriPlane
+)

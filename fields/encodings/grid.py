@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from fields.encodings.configs import Dense, Hash, TcnnHash
-from fields.kernels import ops
+from fields.encodings.table import GridTable
 from fields.kernels.shapes import GridShape, grid_shape
 from scenes.errors import InputError
 
@@ -40,26 +38,13 @@ def shape_of(config: Hash | Dense | TcnnHash, dim: int) -> GridShape:
     return shape
 
 
-class GridEncoding(nn.Module):
-    """Features interpolated from every level's vertices, one level after another."""
+class GridEncoding(GridTable):
+    """The table of a configuration."""
 
     def __init__(self, config: Hash | Dense, dim: int) -> None:
-        super().__init__()
-        self.shape = shape_of(config, dim)
-        self.width = self.shape.width
-        self.table = nn.Parameter(torch.empty(self.shape.entries, self.shape.features))
-        self.gathered: ops.TableGradient | None = None
-        """Set by an optimiser that takes the table's gradient from there."""
-
-    def grid_parameters(self) -> list[nn.Parameter]:
-        """The table."""
-        return [self.table]
+        super().__init__(shape_of(config, dim))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Nearly zero, as in the paper: the network starts on a flat field."""
         with torch.no_grad():
             self.table.uniform_(-1e-4, 1e-4, generator=generator)
-
-    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N LF"]:
-        """Features of all levels at points of the unit cube."""
-        return ops.grid_encode(x, self.table, self.shape, self.gathered)

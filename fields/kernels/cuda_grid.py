@@ -21,7 +21,7 @@ class GridSpec:
     def __init__(
         self, machine_of: MachineOf, dim: int, features: int, levels: Sequence[tuple[int, int, int, int | float]]
     ) -> None:
-        expect(dim in (2, 3, 4), f"a grid has 2, 3 or 4 dimensions, got {dim}")
+        expect(dim in (1, 2, 3, 4), f"a grid has 1 to 4 dimensions, got {dim}")
         expect(features in (1, 2, 4, 8), f"a grid has 1, 2, 4 or 8 features per level, got {features}")
         expect(1 <= len(levels) <= MAX_LEVELS, f"a grid has 1 to {MAX_LEVELS} levels, got {len(levels)}")
         self.machine_of, self.dim, self.features = machine_of, dim, features

@@ -1,21 +1,51 @@
-"""Samples that a ray never sees, since what is in front of them is opaque: they have no weight and get no gradient."""
+"""Leaving out what lies behind opaque surfaces: of any field's samples, those that a ray still sees.
+
+Rays are followed front to back, some samples at a time, by density alone and without gradients; a ray that has become
+opaque is not followed further. What is left out has a weight of less than the least transmittance that is looked at.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fields.kernels.ops import Samples
 
+AT_ONCE = 16
+"""Samples of a ray that are evaluated together."""
 
-def without_hidden(s: Samples, sigma: Float[Tensor, " S"], min_transmittance: float) -> Samples:
-    """The samples of each ray in front of which it keeps at least `min_transmittance`; `sigma` is their density."""
-    thickness = torch.cat([sigma.new_zeros(1, dtype=torch.float64), (sigma * (s.t1 - s.t0)).double().cumsum(0)])
-    start = thickness[s.offsets[:-1].long()]
-    keep = thickness[:-1] - start[s.ray.long()] <= -math.log(min_transmittance)
-    kept = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
-    offsets = kept[s.offsets.long()].to(s.offsets.dtype)
-    return Samples(offsets, s.t0[keep], s.t1[keep], s.x[keep], s.ray[keep])
+
+@torch.no_grad()
+def without_hidden(
+    s: Samples, sigma: Callable[[Int[Tensor, " N"]], Float[Tensor, " N"]], min_transmittance: float
+) -> Samples:
+    """The samples in front of which a ray's transmittance is at least `min_transmittance`.
+
+    `sigma` gives the density of N samples by their indices, per unit of t.
+    """
+    begin, count = s.offsets[:-1], s.offsets.diff()
+    passed = torch.zeros(len(count), dtype=s.t0.dtype, device=s.t0.device)  # optical depth so far
+    kept = torch.zeros_like(count)
+    limit = -torch.log(torch.tensor(min_transmittance, dtype=s.t0.dtype, device=s.t0.device))
+    ray = (count > 0).nonzero()[:, 0]
+    step = torch.arange(AT_ONCE, device=count.device)
+    first = 0
+    while len(ray) > 0:
+        place = begin[ray, None] + first + step  # [rays, AT_ONCE]
+        there = first + step < count[ray, None]
+        found = place[there]
+        thickness = s.t0.new_zeros(place.shape)
+        thickness[there] = sigma(found) * (s.t1 - s.t0)[found]
+        behind = passed[ray, None] + thickness.cumsum(1)
+        in_front = torch.cat([passed[ray, None], behind[:, :-1]], dim=1)
+        kept[ray] += (there & (in_front <= limit)).sum(1)
+        passed[ray] = behind[:, -1]
+        first += AT_ONCE
+        ray = ray[(behind[:, -1] <= limit) & (count[ray] > first)]
+    offsets = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
+    index = s.ray.long()
+    seen = (torch.arange(len(index), device=index.device) - begin[index] < kept[index]).nonzero()[:, 0]
+    return Samples(offsets, s.t0[seen], s.t1[seen], s.x[seen], s.ray[seen])

@@ -97,18 +97,19 @@ def visible_samples(
     jitter: Float[Tensor, " N"] | None,
     time: Float[Tensor, " N"] | None = None,
 ) -> ops.Samples:
-    """Samples in occupied cells; where a core knows the architecture, nerfacc marches, or the field is dynamic, only up
-    to where a ray is opaque, since what lies behind has no weight and gets no gradient."""
+    """Samples in occupied cells up to where a ray is opaque: what lies behind has no weight and gets no gradient."""
     shape = march_shape(field)
     if field.march.marcher == "nerfacc":
         rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
         return nerfacc_march.visible_samples(rays, shape, field.density, MIN_TRANSMITTANCE)
     if not is_fused(field):
         s = ops.march(origins, directions, jitter, field.occupancy.bits, shape)
-        if field.dynamics is None:
-            return s
-        with torch.no_grad():
-            return without_hidden(s, field.density(s.x, of_samples(field, time, s)), MIN_TRANSMITTANCE)
+        times = of_samples(field, time, s)
+
+        def sigma(index: Tensor) -> Tensor:
+            return field.density(s.x[index], None if times is None else times[index])
+
+        return without_hidden(s, sigma, MIN_TRANSMITTANCE)
     encoding, density = field.encoding, field.density_network
     assert isinstance(encoding, GridEncoding) and isinstance(density, Perceptron)
     grid = ops.grid_spec(encoding.shape, encoding.table), encoding.table.detach()

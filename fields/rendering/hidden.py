@@ -26,7 +26,7 @@ def without_hidden(
 
     `sigma` gives the density of N samples by their indices, per unit of t.
     """
-    begin, count = s.offsets[:-1], s.offsets.diff()
+    begin, count = s.offsets[:-1].long(), s.offsets.diff().long()
     passed = torch.zeros(len(count), dtype=s.t0.dtype, device=s.t0.device)  # optical depth so far
     kept = torch.zeros_like(count)
     limit = -torch.log(torch.tensor(min_transmittance, dtype=s.t0.dtype, device=s.t0.device))
@@ -48,4 +48,4 @@ def without_hidden(
     offsets = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
     index = s.ray.long()
     seen = (torch.arange(len(index), device=index.device) - begin[index] < kept[index]).nonzero()[:, 0]
-    return Samples(offsets, s.t0[seen], s.t1[seen], s.x[seen], s.ray[seen])
+    return Samples(offsets.to(s.offsets.dtype), s.t0[seen], s.t1[seen], s.x[seen], s.ray[seen])

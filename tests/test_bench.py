@@ -36,7 +36,7 @@ def test_limits_can_be_true(tmp_path):
     assert 2e10 > adds[near] > 2 * adds[far] > 0
 
 
-@pytest.mark.parametrize("script", ["kernels.py", "presets.py"])
+@pytest.mark.parametrize("script", ["kernels.py", "presets.py", "dynamic.py"])
 def test_help_answers(script):
     done = subprocess.run([sys.executable, BENCH / script, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

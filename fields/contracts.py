@@ -8,7 +8,7 @@ are modulated read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,16 @@ class At(NamedTuple):
     """Unit vectors from the camera, in the world's axes; of radiance fields."""
     time: Float[Tensor, "N 1"] | None = None
     """In [0, 1]; of films and dynamic radiance fields."""
+
+
+class AtShape(NamedTuple):
+    """What `At` will hold when a network is called: known when its field is built."""
+
+    position: int
+    """Number of dimensions."""
+    direction: bool = False
+    time: Literal["own", "last"] | None = None
+    """As a value of its own, or as the last coordinate of the position."""
 
 
 @runtime_checkable

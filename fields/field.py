@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fields.contracts import At, Calibrated, Initialised
+from fields.contracts import At, AtShape, Calibrated, Initialised
 from fields.dynamics import DynamicsConfig, Static, build_dynamics
 from fields.encodings import EncodingConfig, Hash, TcnnHash, build_encoding
 from fields.kernels import ops, reference
@@ -86,7 +86,8 @@ class Field(nn.Module):
         self.duration = duration
         """Of a film: where its time, the last coordinate, begins and ends in the unit cube."""
         self.encoding = build_encoding(config.encoding, dim)
-        self.network = build_network(config.network, self.encoding.width, channels)
+        at = AtShape(dim, time=None if duration is None else "last")
+        self.network = build_network(config.network, self.encoding.width, channels, at=at)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         """Values at points of the unit cube."""
@@ -126,9 +127,11 @@ class RadianceField(nn.Module):
         self.encoding = build_encoding(config.encoding, 3)
         self.dynamics = build_dynamics(config.dynamics)
         width = self.encoding.width + (0 if self.dynamics is None else self.dynamics.width)
-        self.density_network = build_network(config.density, width, config.latent_dim)
+        at = AtShape(3, time=None if self.dynamics is None else "own")
+        self.density_network = build_network(config.density, width, config.latent_dim, at=at)
         direction_dim = config.harmonics_degree**2
-        self.color_network = build_network(config.color, config.latent_dim + direction_dim, 3, "sigmoid")
+        seen = at._replace(direction=True)
+        self.color_network = build_network(config.color, config.latent_dim + direction_dim, 3, "sigmoid", seen)
         self.occupancy = Occupancy(config.occupancy)
         self.march = config.march
         if config.march.marcher == "nerfacc":

@@ -21,7 +21,7 @@ from fields.encodings import (
 )
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
-from fields.networks import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
+from fields.networks import CAM, KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 from fields.optim import OptimiserConfig
 from fields.rendering.occupancy import OccupancyConfig
 from scenes.errors import InputError
@@ -29,7 +29,7 @@ from scenes.scene import Scene
 
 EncodingName = Literal["hash", "dense", "tensorf", "cp", "triplane", "frequency", "rff", "coordinates", "tcnn-hash"]
 KanName = Literal["kan-spline", "kan-rbf", "kan-chebyshev", "kan-fourier", "kan-wavelet", "kan-rational", "s-kan"]
-NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", KanName]
+NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", "cam", KanName]
 DynamicsName = Literal["static", "time-features", "deformation", "space-time"]
 
 
@@ -69,6 +69,8 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
     match config.field:
         case SignalFieldConfig(network=RationalKAN() as rational) if scene.kind == "mesh":  # normals need it smooth
             return replace(config, field=replace(config.field, network=replace(rational, denominator="even")))
+        case SignalFieldConfig(network=CAM() as modulated) if scene.kind == "video":
+            return replace(config, field=replace(config.field, network=over_frames(modulated, scene.box.size[2])))
         case _:
             return config
 
@@ -177,6 +179,11 @@ def _added_planes(finest: int) -> TriPlane:
     return TriPlane(features=8, levels=3, base_resolution=finest // 8, finest_resolution=finest, combine="sum")
 
 
+def over_frames(network: CAM, n_frames: float) -> CAM:
+    """A film's modulation: over time, each channel on its own, four frames from one vertex to the next."""
+    return replace(network, over=("time",), resolution=(max(int(n_frames) // 4, 5),), channels="each")
+
+
 def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:
     """Replace encoding and network by name.
 
@@ -231,6 +238,8 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             trunk = replace(wide, activation="sine", omega=omega)
         case "tcnn-mlp":
             trunk = TcnnMLP() if has_grid else TcnnMLP(hidden_dim=128, hidden_layers=3)
+        case "cam":
+            trunk = CAM() if has_grid else CAM(hidden_dim=256, hidden_layers=3)
         case "kan-spline" | "kan-rbf" | "kan-chebyshev" | "kan-fourier" | "kan-wavelet" | "kan-rational" | "s-kan":
             trunk = kan_trunk(network, has_grid)
         case _:

@@ -110,6 +110,7 @@ NB_MODULE(FIELDFIT_MODULE, m) {
                  grad.data(), moment1.data(), moment2.data());
   });
 
+  bind_cam(m);
   bind_rendering(m);
   bind_kan(m);
   m.def("processor_runs", &processor_runs);

@@ -49,9 +49,9 @@ class FitOptions:
     frequency, rff (random Fourier features) or coordinates, or tcnn-hash, for which tiny-cuda-nn must be installed; by
     default the preset's."""
     network: str | None = None
-    """What turns features into values: mlp, silu or siren; networks of learned functions, kan-spline, kan-rbf,
-    kan-chebyshev, kan-fourier, kan-wavelet or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which
-    tiny-cuda-nn must be installed; by default the preset's."""
+    """What turns features into values: mlp, silu or siren; cam, modulated by grids over coordinates; networks of
+    learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier, kan-wavelet or kan-rational, or s-kan, which
+    chooses among those; or tcnn-mlp, for which tiny-cuda-nn must be installed; by default the preset's."""
     dynamics: str | None = None
     """How a capture whose photographs have times changes: static, time-features, deformation or space-time; by default
     the preset's."""

@@ -108,3 +108,32 @@ class MarchShape:
     """A step is at least this times the distance."""
     max_samples: int
     """Per ray."""
+
+
+@dataclass(frozen=True)
+class ModulationAxis:
+    """One axis of a modulation grid."""
+
+    vertices: int
+    wraps: bool = False
+    """Whether 0 and 1 are the same place; then no vertex lies at 1. Otherwise coordinates are held at the borders."""
+
+
+@dataclass(frozen=True)
+class CamShape:
+    """A perceptron whose hidden layers are modulated."""
+
+    mlp: MlpShape
+    """With a bias, relu or silu, and hidden layers of one width."""
+    axes: tuple[ModulationAxis, ...]
+    """Of the grids; none where nothing is modulated."""
+    each: bool
+    """Scale and shift of each channel, or one pair for all of them."""
+    normalised: bool
+    """Whether what a linear layer gives is normalised over the channels of a sample."""
+
+    @property
+    def grids(self) -> tuple[int, int, int, int]:
+        """Hidden layers, vertices by axis with the first the quickest, scale and shift, channels."""
+        entries = math.prod(axis.vertices for axis in self.axes)
+        return len(self.mlp.dims) - 2, entries, 2, self.mlp.dims[1] if self.each else 1

@@ -5,26 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from fields.kernels.shapes import Activation
-from fields.networks.configs import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
+from fields.networks.configs import CAM, KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 
 if TYPE_CHECKING:
+    from fields.contracts import AtShape
+    from fields.networks.cam import CamPerceptron
     from fields.networks.kan.layer import KanNetwork
     from fields.networks.kan.rational import RationalNetwork
     from fields.networks.kan.selectable import SelectableNetwork
     from fields.networks.mlp import Perceptron
     from fields.networks.tcnn import TcnnPerceptron
 
-    Network = Perceptron | TcnnPerceptron | KanNetwork | RationalNetwork | SelectableNetwork
+    Network = Perceptron | TcnnPerceptron | CamPerceptron | KanNetwork | RationalNetwork | SelectableNetwork
 
-__all__ = ["KAN", "MLP", "NetworkConfig", "RationalKAN", "SelectableKAN", "TcnnMLP", "build_network"]
+__all__ = ["CAM", "KAN", "MLP", "NetworkConfig", "RationalKAN", "SelectableKAN", "TcnnMLP", "build_network"]
 
 
-def build_network(config: NetworkConfig, n_in: int, n_out: int, output_activation: Activation = "identity") -> Network:
-    """The module of a configuration.
+def build_network(
+    config: NetworkConfig,
+    n_in: int,
+    n_out: int,
+    output_activation: Activation = "identity",
+    at: AtShape | None = None,
+) -> Network:
+    """The module of a configuration; `at` says what it will be told of where samples lie, if that is known.
 
     Raises:
         InputError: the configuration cannot be built, or cannot be built here.
     """
+    from fields.networks.cam import CamPerceptron
     from fields.networks.kan.layer import KanNetwork
     from fields.networks.kan.rational import RationalNetwork
     from fields.networks.kan.selectable import SelectableNetwork
@@ -42,5 +51,7 @@ def build_network(config: NetworkConfig, n_in: int, n_out: int, output_activatio
             return RationalNetwork(config, n_in, n_out, output_activation)
         case SelectableKAN():
             return SelectableNetwork(config, n_in, n_out, output_activation)
+        case CAM():
+            return CamPerceptron(config, n_in, n_out, output_activation, at)
         case _:
             assert_never(config)

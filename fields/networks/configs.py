@@ -91,4 +91,32 @@ class SelectableKAN:
     """Progress from which only what was chosen is computed and fitted."""
 
 
-NetworkConfig: TypeAlias = MLP | TcnnMLP | KAN | RationalKAN | SelectableKAN
+Modulator: TypeAlias = Literal["position", "direction", "time"]
+
+
+@dataclass(frozen=True)
+class CAM:
+    """A perceptron whose hidden layers are scaled and shifted by grids over coordinates (Lee et al. 2024)."""
+
+    hidden_dim: int = 64
+    """Width of the hidden layers."""
+    hidden_layers: int = 2
+    """Number of hidden layers, all of them modulated."""
+    activation: Literal["relu", "silu"] = "relu"
+    """After each hidden layer."""
+    over: tuple[Modulator, ...] = ()
+    """What modulates: position, direction (in colour networks), time (of videos and dynamic scenes). By default time
+    where there is one, else direction, else position."""
+    resolution: tuple[int, ...] = ()
+    """Vertices of the grids, one number per coordinate: those of position, azimuth and elevation, time, in the order of
+    `over`. What is missing is 32 per axis of an image or a volume, 10 and 5 of a direction, 5 of time."""
+    channels: Literal["single", "each"] = "single"
+    """One scale and shift for all channels of a layer, or one for each."""
+    norm: Literal["none", "layer", "ray", "instance"] = "layer"
+    """What is normalised before: nothing, or the channels of each sample. The paper's norms over rays and whole frames
+    need batches that fields are not fitted with, and are refused."""
+    modulated: bool = True
+    """Off, the same network without its grids, to compare with."""
+
+
+NetworkConfig: TypeAlias = MLP | TcnnMLP | CAM | KAN | RationalKAN | SelectableKAN

@@ -27,8 +27,12 @@ SMALL = {
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ["tensorf", "cp", "triplane"])
 def test_a_ball_is_seen_from_where_it_was_not_photographed(name: EncodingName, tmp_path: Path) -> None:
-    views = {"train": ring(6), "test": ring(2, height=1.0)}
-    write_blender(tmp_path, views, lambda m, w, h: ball(m, w, h, (0, 0, 0), 0.6), (24, 24))
+    write_blender(
+        tmp_path,
+        {"train": ring(6), "test": ring(2, height=1.0)},
+        lambda m, w, h: ball(m, w, h, (0, 0, 0), 0.6),
+        (24, 24),
+    )
     scene = scenes.load(tmp_path)
     config = preset(scene, encoding=name)
     assert type(config.field.encoding) is type(SMALL[name])

@@ -19,6 +19,7 @@ from tolerances import DERIVED, EXACT, GRADIENTS, PADE, SECOND_GRADIENTS, UNIT_V
 from torch import Tensor
 
 from fields.configuration import from_json, to_json
+from fields.contracts import Initialised
 from fields.field import SignalFieldConfig, build
 from fields.fitting import FitConfig
 from fields.kernels import kan, native, reference_kan
@@ -178,7 +179,7 @@ def test_gradients_are_finite_far_out_and_at_corners(name: str, generator: torch
 def built(config: NetworkConfig, n_in: int, n_out: int, generator: torch.Generator):
     network = build_network(config, n_in, n_out)
     for module in network.modules():
-        if hasattr(module, "initialise"):
+        if isinstance(module, Initialised):
             module.initialise(generator)
     return network
 

@@ -78,7 +78,7 @@ def test_gradients_of_the_fused_pass_are_those_of_the_operations_in_double_preci
 
     def gradients(of: RadianceField, colour: torch.Tensor, opacity: torch.Tensor, depth: torch.Tensor) -> list:
         loss = (torch.cat([colour, opacity[:, None], depth[:, None]], 1) * pulls.to(colour.dtype)).sum()
-        networks = of.density_network.params, of.color_network.params
+        networks = (of.density_network.get_parameter("params"), of.color_network.get_parameter("params"))
         return list(torch.autograd.grad(loss, [of.encoding.get_parameter("table"), *networks]))
 
     origins, directions = unit_rays(field, rays)

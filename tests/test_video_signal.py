@@ -17,7 +17,7 @@ from tolerances import EIGHT_BIT, EXACT, METRICS, MONTE_CARLO, VALUES
 
 import scenes
 from fields.encodings import Hash
-from fields.field import SignalFieldConfig, build, initialise
+from fields.field import Field, SignalFieldConfig, build, initialise
 from fields.fitting import FitConfig, fit
 from fields.networks import MLP
 from fields.playback import playback
@@ -121,6 +121,7 @@ def tiny(video: Video) -> SignalFieldConfig:
 def test_networks_see_time_from_zero_to_one():
     video = Video.of(disc(6, 10, 40), "wide")  # six frames are a sixth of the cube
     field = build(tiny(video), video.describe())
+    assert isinstance(field, Field)
     seen = []
     field.network.register_forward_pre_hook(lambda _, given, named: seen.append(named["at"]), with_kwargs=True)
     x = video.box.to_unit(torch.tensor([[0.0, 0.0, 0.0], [40.0, 10.0, 6.0], [8.0, 5.0, 1.5]]))

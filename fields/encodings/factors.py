@@ -116,7 +116,7 @@ class Factor(GridTable):
         (values,) = self.grids()
         weights = interpolation(self.stages[int(self.stage)].levels[0], self.stages[due].levels[0]).to(values)
         for axis in range(1, values.ndim - 1):
-            values = torch.movedim(torch.tensordot(weights, values, dims=([1], [axis])), 0, axis)
+            values = torch.movedim(torch.tensordot(weights, values.movedim(axis, 0), dims=1), 0, axis)
         self.stage.fill_(due)
         self.grids()[0].copy_(values)
         self.resampled = True

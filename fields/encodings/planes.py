@@ -5,7 +5,7 @@ al. 2023) in any dimension. Outside of the cube the border holds; nothing fades 
 from __future__ import annotations
 
 import itertools
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ class TriPlaneEncoding(nn.Module):
                 "triplane: expected levels >= 1 and 2 <= base_resolution <= finest_resolution, got "
                 f"{config.levels}, {config.base_resolution}, {config.finest_resolution}"
             )
-        self.combine = config.combine
+        self.combine: Literal["sum", "concat", "product"] = config.combine
         self.pairs = list(itertools.combinations(range(dim), 2))
         shape = dense_grids(2, config.features, resolutions_of(config))
         self.planes = nn.ModuleList(GridTable(shape) for _ in self.pairs)

@@ -49,8 +49,9 @@ class SelectableLayer(nn.Module):
     def __init__(self, config: SelectableKAN, n_in: int, n_out: int) -> None:
         super().__init__()
         self.select_at, self.prune_at, self.keep = config.select_at, config.prune_at, config.keep
-        self.families = nn.ModuleList(family(kind, n_in, config.n_basis) for kind in config.pool)
-        self.weights = nn.ParameterList(torch.empty(n_out, n_in * int(f.terms)) for f in self.families)
+        families = [family(kind, n_in, config.n_basis) for kind in config.pool]
+        self.families = nn.ModuleList(families)
+        self.weights = nn.ParameterList(torch.empty(n_out, n_in * f.terms) for f in families)
         n_gates = n_out if config.gates == "node" else 1
         self.alpha = nn.Parameter(torch.empty(n_gates, len(config.pool)))
         self.base = nn.Parameter(torch.empty(n_out, n_in))

@@ -21,6 +21,8 @@ COMMANDS = {
     "render": ("render", "pictures or a video of a run"),
     "export": ("export", "a triangle mesh of a run, in your own coordinates"),
     "info": ("info", "what a run, or data that could be fitted, consists of"),
+    "compare": ("compare", "fit several fields to the same data, and write a page that compares them"),
+    "fields": ("fields", "the encodings and networks that fields are made of"),
     "doctor": ("doctor", "what this machine offers, and what is wrong with it"),
 }
 
@@ -33,6 +35,7 @@ EXAMPLES = """examples:
   fieldfit fit lego/                                a folder with transforms.json and pictures
   fieldfit fit lego/ --resume --minutes 10          go on with the last run of that name
   fieldfit fit photo.jpg --encoding dense --fit.optimiser.table-rate 0.01
+  fieldfit compare photo.jpg --fields ngp,siren,hash+glu --minutes 0.5
   fieldfit eval runs/lego --json
   fieldfit render runs/lego --out orbit.mp4
   fieldfit render runs/clip --out slow.mp4 --frames 480 --fps 30

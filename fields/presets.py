@@ -21,7 +21,7 @@ from fields.encodings import (
 )
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
-from fields.networks import CAM, KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
+from fields.networks import CAM, GLU, KAN, MFN, MLP, Bottleneck, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 from fields.optim import OptimiserConfig
 from fields.rendering.occupancy import OccupancyConfig
 from scenes.errors import InputError
@@ -29,7 +29,8 @@ from scenes.scene import Scene
 
 EncodingName = Literal["hash", "dense", "tensorf", "cp", "triplane", "frequency", "rff", "coordinates", "tcnn-hash"]
 KanName = Literal["kan-spline", "kan-rbf", "kan-chebyshev", "kan-fourier", "kan-wavelet", "kan-rational", "s-kan"]
-NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", "cam", KanName]
+NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", "cam", KanName, "mfn", "bottleneck", "glu"]
+FieldName = Literal["ngp", "siren", "mfn", "cam", "kan", "tensorf", "triplane"]
 DynamicsName = Literal["static", "time-features", "deformation", "space-time"]
 
 
@@ -49,7 +50,11 @@ it, and there are so few cells that slower steps visit them all."""
 
 
 def preset(scene: Scene, *, encoding: EncodingName | None = None, network: NetworkName | None = None) -> Config:
-    """The configuration for a scene; `encoding` and `network` replace the preset's own by name."""
+    """The configuration for a scene; `encoding` and `network` replace the preset's own by name.
+
+    Raises:
+        InputError: the pair cannot work; the message says what would.
+    """
     match scene.kind:
         case "image":
             config = image_preset(max(scene.box.size), math.prod(scene.box.size))
@@ -73,6 +78,48 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
             return replace(config, field=replace(config.field, network=over_frames(modulated, scene.box.size[2])))
         case _:
             return config
+
+
+def pair_of(name: FieldName) -> tuple[EncodingName | None, NetworkName | None]:
+    """The encoding and the network that a published architecture consists of; None where it is the preset's own."""
+    match name:
+        case "ngp":
+            return None, None
+        case "siren":
+            return "coordinates", "siren"
+        case "mfn":
+            return "coordinates", "mfn"
+        case "cam":
+            return "frequency", "cam"
+        case "kan":
+            return "hash", "kan-rbf"
+        case "tensorf":
+            return "tensorf", "mlp"
+        case "triplane":
+            return "triplane", "mlp"
+        case _:
+            assert_never(name)
+
+
+def encoding_named(name: EncodingName) -> EncodingConfig:
+    """What a name stands for, of some signal that can have it."""
+    return _first_that_works(name, None).encoding
+
+
+def network_named(name: NetworkName) -> NetworkConfig:
+    """The same of a network; of a radiance field, that of its density."""
+    field = _first_that_works(None, name)
+    return field.network if isinstance(field, SignalFieldConfig) else field.density
+
+
+def _first_that_works(encoding: EncodingName | None, network: NetworkName | None) -> FieldConfig:
+    reasons: list[InputError] = []
+    for config in (image_preset(512, 512**2), mesh_preset(), capture_preset(unbounded=False)):
+        try:
+            return _switched(config, encoding, network).field
+        except InputError as error:
+            reasons.append(error)
+    raise reasons[0]
 
 
 def image_preset(longest: float, pixels: float) -> Config:
@@ -193,7 +240,7 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
     if encoding is None and network is None:
         return config
     old = config.field.encoding
-    if network == "siren" and encoding is None:
+    if network in ("siren", "mfn") and encoding is None:
         encoding = "coordinates"
     new: EncodingConfig = old
     is_radiance = isinstance(config.field, RadianceFieldConfig)
@@ -224,7 +271,7 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
     has_grid = isinstance(new, Hash | Dense | TcnnHash | VectorMatrix | CP | TriPlane)
     if network is None:
         network = "siren" if isinstance(new, Coordinates) else "mlp"
-    if network in ("mlp", "silu", "tcnn-mlp") and isinstance(new, Coordinates):
+    if network in ("mlp", "silu", "tcnn-mlp", "bottleneck", "glu") and isinstance(new, Coordinates):
         raise InputError(f"--network {network} cannot read plain coordinates: take --network siren, or --encoding hash")
     wide = MLP(hidden_dim=128, hidden_layers=3, bias=True)
     trunk: NetworkConfig
@@ -242,13 +289,20 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             trunk = CAM() if has_grid else CAM(hidden_dim=256, hidden_layers=3)
         case "kan-spline" | "kan-rbf" | "kan-chebyshev" | "kan-fourier" | "kan-wavelet" | "kan-rational" | "s-kan":
             trunk = kan_trunk(network, has_grid)
+        case "mfn":
+            trunk = MFN() if isinstance(new, Coordinates) else MFN(hidden_dim=64, hidden_layers=2, omega=0.1)
+        case "bottleneck":
+            trunk = Bottleneck() if has_grid else Bottleneck(hidden_dim=256, bottleneck_dim=32, blocks=2)
+        case "glu":
+            trunk = GLU(hidden_dim=48) if has_grid else GLU(hidden_dim=96, hidden_layers=3)
         case _:
             assert_never(network)
     match config.field:
         case SignalFieldConfig():
             field: FieldConfig = replace(config.field, encoding=new, network=trunk)
         case RadianceFieldConfig():
-            color = config.field.color if isinstance(trunk, MLP) else trunk
+            sines = isinstance(trunk, MFN)  # of position; a latent vector and a direction are better read without
+            color = config.field.color if isinstance(trunk, MLP) or sines else trunk
             field = replace(config.field, encoding=new, density=trunk, color=color)
         case _:
             assert_never(config.field)

@@ -108,9 +108,9 @@ def run_in_child(call: Call) -> None:
 
 def serve() -> None:
     """Fork for every line that comes, and answer with its exit code."""
-    from fields.commands import doctor, evaluate, export, fit, info, render
+    from fields.commands import compare, doctor, evaluate, export, fields, fit, info, render
 
-    assert all((doctor, evaluate, export, fit, info, render))
+    assert all((compare, doctor, evaluate, export, fields, fit, info, render))
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from fields.commands.arguments import one_of, override
+from fields.commands.arguments import UsageError, one_of, override
 from fields.commands.device import DeviceName, choose_device
 from fields.doctor import cache_folder
 from fields.field import Field, RadianceField, build, gpu_only, initialise
-from fields.presets import Config, DynamicsName, EncodingName, NetworkName, preset, with_dynamics
+from fields.presets import Config, DynamicsName, EncodingName, FieldName, NetworkName, pair_of, preset, with_dynamics
 from fields.run import Checkpoint, Data, Run
 from scenes import load
 from scenes.errors import InputError
@@ -49,15 +50,19 @@ class FitOptions:
     frequency, rff (random Fourier features) or coordinates, or tcnn-hash, for which tiny-cuda-nn must be installed; by
     default the preset's."""
     network: str | None = None
-    """What turns features into values: mlp, silu or siren; cam, modulated by grids over coordinates; networks of
-    learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier, kan-wavelet or kan-rational, or s-kan, which
-    chooses among those; or tcnn-mlp, for which tiny-cuda-nn must be installed; by default the preset's."""
+    """What turns features into values: mlp, silu, siren, mfn, bottleneck or glu; cam, modulated by grids over
+    coordinates; networks of learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier, kan-wavelet or
+    kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which tiny-cuda-nn must be installed; by default
+    the preset's."""
+    field: str | None = None
+    """A published pair of the two by its name: ngp, siren, mfn, cam, kan, tensorf or triplane; `fieldfit fields` lists
+    them with all parts."""
     dynamics: str | None = None
     """How a capture whose photographs have times changes: static, time-features, deformation or space-time; by default
     the preset's."""
     profile: bool = False
     """Print milliseconds per step by stage at the end, and draw them over time in the run's profile.png."""
-    load: tyro.conf.OmitArgPrefixes[LoadOptions] = field(default_factory=LoadOptions)
+    load: tyro.conf.OmitArgPrefixes[LoadOptions] = dataclasses.field(default_factory=LoadOptions)
     """How the data are loaded; --seed is that of fitting too."""
 
 
@@ -75,12 +80,11 @@ class Job:
 
 def start(options: FitOptions, overrides: Sequence[str]) -> Job:
     """A new run. Nothing is written before all that can be wrong was looked at. Raises InputError and UsageError."""
-    encoding = one_of(EncodingName, options.encoding, "--encoding")
-    network = one_of(NetworkName, options.network, "--network")
+    encoding, network = _pair(options)
     dynamics = one_of(DynamicsName, options.dynamics, "--dynamics")
     if options.out is not None:
         Run.refuse_taken(options.out)
-    data = _data(options.path)
+    data = data_path(options.path)
     scene = load(data, options=options.load)
     config = preset(scene, encoding=encoding, network=network)
     config = config if dynamics is None else with_dynamics(config, dynamics)
@@ -92,21 +96,22 @@ def start(options: FitOptions, overrides: Sequence[str]) -> Job:
     built = _build(config, describe)
     _expect_device(config, options.device)
     stored = Data(str(data.resolve()), scene.fingerprint(), options.load)
-    folder = options.out or _free_folder(_name(options.path))
+    folder = options.out or _free_folder(run_name(options.path))
     return Job(Run.create(folder, config, describe, stored), scene, built, None, is_new=True)
 
 
 def resume(options: FitOptions, overrides: Sequence[str]) -> Job:
     """The run that PATH or --out name, or the latest of its name. Raises InputError when it cannot go on with this."""
     itself = is_run(options.path)
-    opened = Run.open(options.out or (Path(options.path) if itself else _latest_folder(_name(options.path))))
+    opened = Run.open(options.out or (Path(options.path) if itself else _latest_folder(run_name(options.path))))
     opened.lock()
-    if options.encoding or options.network or options.dynamics:
+    if options.encoding or options.network or options.field or options.dynamics:
         raise InputError(
-            f"{opened.path}: --encoding, --network and --dynamics are fixed once a run exists; start another run"
+            f"{opened.path}: --encoding, --network, --field and --dynamics are fixed once a run exists; start another "
+            "run"
         )
     _refuse_other_loading(opened, options.load)
-    data = Path(opened.data.path) if itself else _data(options.path)
+    data = Path(opened.data.path) if itself else data_path(options.path)
     scene = load(data, options=opened.data.options)
     if scene.fingerprint() != opened.data.fingerprint:
         raise InputError(
@@ -121,6 +126,18 @@ def resume(options: FitOptions, overrides: Sequence[str]) -> Job:
     opened.reconfigure(config, replace(opened.data, path=str(data.resolve())))
     opened.rewind(checkpoint.step if checkpoint else 0)
     return Job(opened, scene, built, checkpoint, is_new=False)
+
+
+def _pair(options: FitOptions) -> tuple[EncodingName | None, NetworkName | None]:
+    """What the command line names. Raises UsageError."""
+    encoding = one_of(EncodingName, options.encoding, "--encoding")
+    network = one_of(NetworkName, options.network, "--network")
+    named = one_of(FieldName, options.field, "--field")
+    if named is None:
+        return encoding, network
+    if encoding or network:
+        raise UsageError(f"--field {named} names both parts; leave out --encoding and --network")
+    return pair_of(named)
 
 
 def _build(config: Config, describe: Mapping[str, Any]) -> Field | RadianceField:
@@ -165,7 +182,7 @@ def is_run(path: str) -> bool:
     return (Path(path) / "config.json").exists() and (Path(path) / "renders").is_dir()
 
 
-def _data(path: str) -> Path:
+def data_path(path: str) -> Path:
     """Where the data are; those of a demo are made on first use."""
     if path not in DEMO_MINUTES:
         return Path(path)
@@ -184,7 +201,7 @@ def _data(path: str) -> Path:
     return folder
 
 
-def _name(path: str) -> str:
+def run_name(path: str) -> str:
     """What a run of this data is called by default."""
     resolved = Path(path).resolve()
     return resolved.parent.name if resolved.suffix.lower() == ".json" else resolved.stem

@@ -5,20 +5,56 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from fields.kernels.shapes import Activation
-from fields.networks.configs import CAM, KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
+from fields.networks.configs import (
+    CAM,
+    GLU,
+    KAN,
+    MFN,
+    MLP,
+    Bottleneck,
+    NetworkConfig,
+    RationalKAN,
+    SelectableKAN,
+    TcnnMLP,
+)
 
 if TYPE_CHECKING:
     from fields.contracts import AtShape
+    from fields.networks.bottleneck import BottleneckTrunk
     from fields.networks.cam import CamPerceptron
+    from fields.networks.glu import GatedPerceptron
     from fields.networks.kan.layer import KanNetwork
     from fields.networks.kan.rational import RationalNetwork
     from fields.networks.kan.selectable import SelectableNetwork
+    from fields.networks.mfn import FilterNetwork
     from fields.networks.mlp import Perceptron
     from fields.networks.tcnn import TcnnPerceptron
 
-    Network = Perceptron | TcnnPerceptron | CamPerceptron | KanNetwork | RationalNetwork | SelectableNetwork
+    Network = (
+        Perceptron
+        | TcnnPerceptron
+        | CamPerceptron
+        | KanNetwork
+        | RationalNetwork
+        | SelectableNetwork
+        | FilterNetwork
+        | BottleneckTrunk
+        | GatedPerceptron
+    )
 
-__all__ = ["CAM", "KAN", "MLP", "NetworkConfig", "RationalKAN", "SelectableKAN", "TcnnMLP", "build_network"]
+__all__ = [
+    "CAM",
+    "GLU",
+    "KAN",
+    "MFN",
+    "MLP",
+    "Bottleneck",
+    "NetworkConfig",
+    "RationalKAN",
+    "SelectableKAN",
+    "TcnnMLP",
+    "build_network",
+]
 
 
 def build_network(
@@ -33,10 +69,13 @@ def build_network(
     Raises:
         InputError: the configuration cannot be built, or cannot be built here.
     """
+    from fields.networks.bottleneck import BottleneckTrunk
     from fields.networks.cam import CamPerceptron
+    from fields.networks.glu import GatedPerceptron
     from fields.networks.kan.layer import KanNetwork
     from fields.networks.kan.rational import RationalNetwork
     from fields.networks.kan.selectable import SelectableNetwork
+    from fields.networks.mfn import FilterNetwork
     from fields.networks.mlp import Perceptron
     from fields.networks.tcnn import TcnnPerceptron
 
@@ -53,5 +92,11 @@ def build_network(
             return SelectableNetwork(config, n_in, n_out, output_activation)
         case CAM():
             return CamPerceptron(config, n_in, n_out, output_activation, at)
+        case MFN():
+            return FilterNetwork(config, n_in, n_out, output_activation)
+        case Bottleneck():
+            return BottleneckTrunk(config, n_in, n_out, output_activation)
+        case GLU():
+            return GatedPerceptron(config, n_in, n_out, output_activation)
         case _:
             assert_never(config)

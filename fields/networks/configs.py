@@ -119,4 +119,42 @@ class CAM:
     """Off, the same network without its grids, to compare with."""
 
 
-NetworkConfig: TypeAlias = MLP | TcnnMLP | CAM | KAN | RationalKAN | SelectableKAN
+@dataclass(frozen=True)
+class MFN:
+    """A multiplicative filter network (Fathony et al. 2021): products of sines of what it reads."""
+
+    hidden_dim: int = 128
+    """Sines of each filter, and width of the linear layers between."""
+    hidden_layers: int = 3
+    """Linear layers between filters, of which there is one more."""
+    omega: float = 1.0
+    """Frequency factor: filter l turns by about 2 pi omega gamma radians per unit, gamma from Gamma(6 / (l + 1), 1)."""
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """A residual trunk, wide where it carries features and narrow in its blocks (Chen et al. 2025, "Hourglass MLP")."""
+
+    hidden_dim: int = 64
+    """Width of the trunk."""
+    bottleneck_dim: int = 16
+    """Width inside a block."""
+    blocks: int = 2
+    """Narrow perceptrons, each added to the trunk."""
+    activation: Literal["relu", "silu"] = "relu"
+    """Inside a block."""
+    norm: bool = False
+    """Whether a block reads the trunk divided by its root mean square (Zhang and Sennrich 2019); its sum never is."""
+
+
+@dataclass(frozen=True)
+class GLU:
+    """A gated perceptron, linear times SiLU of linear in each layer (Shazeer 2020, "SwiGLU")."""
+
+    hidden_dim: int = 64
+    """Width of the hidden layers."""
+    hidden_layers: int = 2
+    """Number of hidden layers."""
+
+
+NetworkConfig: TypeAlias = MLP | TcnnMLP | CAM | KAN | RationalKAN | SelectableKAN | MFN | Bottleneck | GLU

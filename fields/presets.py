@@ -11,9 +11,11 @@ from fields.encodings import (
     CP,
     Coordinates,
     Dense,
+    DiF,
     EncodingConfig,
     Frequency,
     Hash,
+    NeuRBF,
     RandomFourier,
     TcnnHash,
     TriPlane,
@@ -21,16 +23,18 @@ from fields.encodings import (
 )
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
-from fields.networks import CAM, GLU, KAN, MFN, MLP, Bottleneck, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
+from fields.networks import CAM, GLU, KAN, MFN, MLP, RBF, Bottleneck, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
 from fields.optim import OptimiserConfig
 from fields.rendering.occupancy import OccupancyConfig
 from scenes.errors import InputError
 from scenes.scene import Scene
 
-EncodingName = Literal["hash", "dense", "tensorf", "cp", "triplane", "frequency", "rff", "coordinates", "tcnn-hash"]
+EncodingName = Literal[
+    "hash", "dense", "dif", "neurbf", "tensorf", "cp", "triplane", "frequency", "rff", "coordinates", "tcnn-hash"
+]
 KanName = Literal["kan-spline", "kan-rbf", "kan-chebyshev", "kan-fourier", "kan-wavelet", "kan-rational", "s-kan"]
-NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", "cam", KanName, "mfn", "bottleneck", "glu"]
-FieldName = Literal["ngp", "siren", "mfn", "cam", "kan", "tensorf", "triplane"]
+NetworkName = Literal["mlp", "silu", "siren", "tcnn-mlp", "cam", "rbf", KanName, "mfn", "bottleneck", "glu"]
+FieldName = Literal["ngp", "siren", "mfn", "cam", "rbf", "kan", "tensorf", "triplane"]
 DynamicsName = Literal["static", "time-features", "deformation", "space-time"]
 
 
@@ -70,7 +74,7 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
                 config = with_dynamics(config, "space-time")
         case _:
             assert_never(scene.kind)
-    config = _switched(config, encoding, network)
+    config = _switched(config, encoding, network, len(scene.box.size))
     match config.field:
         case SignalFieldConfig(network=RationalKAN() as rational) if scene.kind == "mesh":  # normals need it smooth
             return replace(config, field=replace(config.field, network=replace(rational, denominator="even")))
@@ -91,6 +95,8 @@ def pair_of(name: FieldName) -> tuple[EncodingName | None, NetworkName | None]:
             return "coordinates", "mfn"
         case "cam":
             return "frequency", "cam"
+        case "rbf":
+            return "hash", "rbf"
         case "kan":
             return "hash", "kan-rbf"
         case "tensorf":
@@ -231,7 +237,21 @@ def over_frames(network: CAM, n_frames: float) -> CAM:
     return replace(network, over=("time",), resolution=(max(int(n_frames) // 4, 5),), channels="each")
 
 
-def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None) -> Config:
+def dif_preset(finest: int, dim: int) -> DiF:
+    """Tiled grids whose finest cells are those of a grid with `finest` cells along an edge."""
+    if dim != 2:
+        return DiF()
+    frequencies = DiF().frequencies
+    cells = [max(round(finest / (2 * f)), 4) for f in frequencies]
+    return DiF((4,) * len(cells), tuple(cells), frequencies)
+
+
+def neurbf_preset(finest: int, dim: int) -> NeuRBF:
+    """Kernels as dense as memory and time allow."""
+    return NeuRBF(resolution=max(finest // 4, 4), features=32) if dim == 2 else NeuRBF(neighbours=5)
+
+
+def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None, dim: int) -> Config:
     """Replace encoding and network by name.
 
     Raises:
@@ -264,14 +284,18 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             new = TriPlane() if is_radiance else _added_planes(finest)
         case "tcnn-hash":
             new = TcnnHash(*astuple(old)) if isinstance(old, Hash) else TcnnHash()
+        case "dif":
+            new = dif_preset(finest, dim)
+        case "neurbf":
+            new = neurbf_preset(finest, dim)
         case None:
             pass
         case _:
             assert_never(encoding)
-    has_grid = isinstance(new, Hash | Dense | TcnnHash | VectorMatrix | CP | TriPlane)
+    has_grid = isinstance(new, Hash | Dense | TcnnHash | VectorMatrix | CP | TriPlane | DiF | NeuRBF)
     if network is None:
         network = "siren" if isinstance(new, Coordinates) else "mlp"
-    if network in ("mlp", "silu", "tcnn-mlp", "bottleneck", "glu") and isinstance(new, Coordinates):
+    if network in ("mlp", "silu", "tcnn-mlp", "bottleneck", "glu", "rbf") and isinstance(new, Coordinates):
         raise InputError(f"--network {network} cannot read plain coordinates: take --network siren, or --encoding hash")
     wide = MLP(hidden_dim=128, hidden_layers=3, bias=True)
     trunk: NetworkConfig
@@ -295,6 +319,8 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             trunk = Bottleneck() if has_grid else Bottleneck(hidden_dim=256, bottleneck_dim=32, blocks=2)
         case "glu":
             trunk = GLU(hidden_dim=48) if has_grid else GLU(hidden_dim=96, hidden_layers=3)
+        case "rbf":
+            trunk = RBF()
         case _:
             assert_never(network)
     match config.field:

@@ -116,5 +116,6 @@ struct MlpSpec {
 void bind_cam(nb::module_& m);
 void bind_rendering(nb::module_& m);
 void bind_kan(nb::module_& m);
+void bind_rbf(nb::module_& m);
 
 }  // namespace fieldfit

@@ -113,5 +113,6 @@ NB_MODULE(FIELDFIT_MODULE, m) {
   bind_cam(m);
   bind_rendering(m);
   bind_kan(m);
+  bind_rbf(m);
   m.def("processor_runs", &processor_runs);
 }

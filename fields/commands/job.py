@@ -46,17 +46,17 @@ class FitOptions:
     resume: bool = False
     """Go on with the run that --out names, or with the latest one of this name."""
     encoding: str | None = None
-    """How coordinates become features: hash or dense grids, tensorf (planes times lines), cp (lines), triplane,
-    frequency, rff (random Fourier features) or coordinates, or tcnn-hash, for which tiny-cuda-nn must be installed; by
-    default the preset's."""
+    """How coordinates become features: hash or dense grids, dif (tiled grids), neurbf (kernels in space), tensorf
+    (planes times lines), cp (lines), triplane, frequency, rff (random Fourier features) or coordinates, or tcnn-hash,
+    for which tiny-cuda-nn must be installed; by default the preset's."""
     network: str | None = None
-    """What turns features into values: mlp, silu, siren, mfn, bottleneck or glu; cam, modulated by grids over
-    coordinates; networks of learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier, kan-wavelet or
-    kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which tiny-cuda-nn must be installed; by default
-    the preset's."""
+    """What turns features into values: mlp, silu, siren, mfn, bottleneck or glu; rbf, Gaussian neurons; cam, modulated by
+    grids over coordinates; networks of learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier, kan-wavelet
+    or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which tiny-cuda-nn must be installed; by
+    default the preset's."""
     field: str | None = None
-    """A published pair of the two by its name: ngp, siren, mfn, cam, kan, tensorf or triplane; `fieldfit fields` lists
-    them with all parts."""
+    """A published pair of the two by its name: ngp, siren, mfn, cam, rbf, kan, tensorf or triplane; `fieldfit fields`
+    lists them with all parts."""
     dynamics: str | None = None
     """How a capture whose photographs have times changes: static, time-features, deformation or space-time; by default
     the preset's."""

@@ -8,9 +8,11 @@ from fields.encodings.configs import (
     CP,
     Coordinates,
     Dense,
+    DiF,
     EncodingConfig,
     Frequency,
     Hash,
+    NeuRBF,
     RandomFourier,
     TcnnHash,
     TriPlane,
@@ -18,23 +20,27 @@ from fields.encodings.configs import (
 )
 
 if TYPE_CHECKING:
+    from fields.encodings.dif import DiFEncoding
     from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
     from fields.encodings.grid import GridEncoding
     from fields.encodings.lowrank import CPEncoding, VectorMatrixEncoding
+    from fields.encodings.neurbf import NeuRBFEncoding
     from fields.encodings.planes import TriPlaneEncoding
     from fields.encodings.random_fourier import RandomFourierEncoding
     from fields.encodings.tcnn import TcnnGridEncoding
 
     GridLike = GridEncoding | TcnnGridEncoding | VectorMatrixEncoding | CPEncoding | TriPlaneEncoding
-    Encoding = GridLike | FrequencyEncoding | CoordinateEncoding | RandomFourierEncoding
+    Encoding = GridLike | FrequencyEncoding | CoordinateEncoding | RandomFourierEncoding | DiFEncoding | NeuRBFEncoding
 
 __all__ = [
     "CP",
     "Coordinates",
     "Dense",
+    "DiF",
     "EncodingConfig",
     "Frequency",
     "Hash",
+    "NeuRBF",
     "RandomFourier",
     "TcnnHash",
     "TriPlane",
@@ -49,9 +55,11 @@ def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
     Raises:
         InputError: the configuration cannot be built, or cannot be built here.
     """
+    from fields.encodings.dif import DiFEncoding
     from fields.encodings.frequency import CoordinateEncoding, FrequencyEncoding
     from fields.encodings.grid import GridEncoding
     from fields.encodings.lowrank import CPEncoding, VectorMatrixEncoding
+    from fields.encodings.neurbf import NeuRBFEncoding
     from fields.encodings.planes import TriPlaneEncoding
     from fields.encodings.random_fourier import RandomFourierEncoding
     from fields.encodings.tcnn import TcnnGridEncoding
@@ -73,5 +81,9 @@ def build_encoding(config: EncodingConfig, dim: int) -> Encoding:
             return CPEncoding(config, dim)
         case TriPlane():
             return TriPlaneEncoding(config, dim)
+        case DiF():
+            return DiFEncoding(config, dim)
+        case NeuRBF():
+            return NeuRBFEncoding(config, dim)
         case _:
             assert_never(config)

@@ -126,6 +126,40 @@ class TriPlane:
     """How planes join: their features are added, put side by side, or multiplied."""
 
 
+@dataclass(frozen=True)
+class DiF:
+    """Small dense grids, each tiled over the unit cube: the basis of Factor Fields (Chen et al. 2023)."""
+
+    features: tuple[int, ...] = (4, 4, 4, 2, 2, 2)
+    """Of each level: 1, 2, 4 or 8."""
+    resolutions: tuple[int, ...] = (32, 51, 70, 89, 108, 128)
+    """Cells along an edge of each level's tile."""
+    frequencies: tuple[float, ...] = (2.0, 3.2, 4.4, 5.6, 6.8, 8.0)
+    """Tiles along an edge of the unit cube."""
+    wrap: Literal["sawtooth", "triangle"] = "sawtooth"
+    """Tiles are repeated, or every other one is mirrored, which leaves no jumps between them."""
+    scale: float = 0.1
+    """Deviation of the values that grids start with."""
+
+
+@dataclass(frozen=True)
+class NeuRBF:
+    """Radial basis functions in coordinate space with features, read by nearest neighbours (Chen et al. 2023)."""
+
+    resolution: int = 32
+    """Cells along an edge of the unit cube, each with one kernel."""
+    features: int = 16
+    """Of a kernel, and of what comes out."""
+    neighbours: int = 4
+    """Nearest kernels that a point reads."""
+    kernel: Literal["inverse-quadratic", "gaussian"] = "inverse-quadratic"
+    """How weights fall with distance."""
+    shape: Literal["diagonal", "full"] = "full"
+    """Whether kernels are stretched along the axes, or in any direction; learned."""
+    jitter: float = 0.5
+    """How far centres lie off the middles of their cells, in cells; at most 0.5."""
+
+
 EncodingConfig: TypeAlias = (
-    Hash | Dense | TcnnHash | Frequency | Coordinates | RandomFourier | VectorMatrix | CP | TriPlane
+    Hash | Dense | TcnnHash | Frequency | Coordinates | RandomFourier | VectorMatrix | CP | TriPlane | DiF | NeuRBF
 )

@@ -11,7 +11,9 @@ from fields.networks.configs import (
     KAN,
     MFN,
     MLP,
+    RBF,
     Bottleneck,
+    Harmonics,
     NetworkConfig,
     RationalKAN,
     SelectableKAN,
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
     from fields.networks.bottleneck import BottleneckTrunk
     from fields.networks.cam import CamPerceptron
     from fields.networks.glu import GatedPerceptron
+    from fields.networks.harmonics import HarmonicsHead
     from fields.networks.kan.layer import KanNetwork
     from fields.networks.kan.rational import RationalNetwork
     from fields.networks.kan.selectable import SelectableNetwork
     from fields.networks.mfn import FilterNetwork
     from fields.networks.mlp import Perceptron
+    from fields.networks.rbf import GaussianLayer
     from fields.networks.tcnn import TcnnPerceptron
 
     Network = (
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
         | FilterNetwork
         | BottleneckTrunk
         | GatedPerceptron
+        | GaussianLayer
+        | HarmonicsHead
     )
 
 __all__ = [
@@ -48,7 +54,9 @@ __all__ = [
     "KAN",
     "MFN",
     "MLP",
+    "RBF",
     "Bottleneck",
+    "Harmonics",
     "NetworkConfig",
     "RationalKAN",
     "SelectableKAN",
@@ -72,11 +80,13 @@ def build_network(
     from fields.networks.bottleneck import BottleneckTrunk
     from fields.networks.cam import CamPerceptron
     from fields.networks.glu import GatedPerceptron
+    from fields.networks.harmonics import HarmonicsHead
     from fields.networks.kan.layer import KanNetwork
     from fields.networks.kan.rational import RationalNetwork
     from fields.networks.kan.selectable import SelectableNetwork
     from fields.networks.mfn import FilterNetwork
     from fields.networks.mlp import Perceptron
+    from fields.networks.rbf import GaussianLayer
     from fields.networks.tcnn import TcnnPerceptron
 
     match config:
@@ -98,5 +108,9 @@ def build_network(
             return BottleneckTrunk(config, n_in, n_out, output_activation)
         case GLU():
             return GatedPerceptron(config, n_in, n_out, output_activation)
+        case RBF():
+            return GaussianLayer(config, n_in, n_out, output_activation)
+        case Harmonics():
+            return HarmonicsHead(n_in, n_out, output_activation)
         case _:
             assert_never(config)

@@ -157,4 +157,26 @@ class GLU:
     """Number of hidden layers."""
 
 
-NetworkConfig: TypeAlias = MLP | TcnnMLP | CAM | KAN | RationalKAN | SelectableKAN | MFN | Bottleneck | GLU
+@dataclass(frozen=True)
+class RBF:
+    """One layer of anisotropic Gaussian neurons in feature space (Bouzidi et al. 2025, Gaussian RBFNet)."""
+
+    n_neurons: int = 64
+    """Gaussians."""
+    least_scale: float = 0.1
+    """Centres are spread at least so far over the features, which start at almost zero in some encodings."""
+    anisotropy: float = 1.0
+    """Deviation of log precisions at the start: above zero, each neuron looks at some features more than at others."""
+
+
+@dataclass(frozen=True)
+class Harmonics:
+    """Colour as spherical harmonics of the direction, whose coefficients are the latent vector (Yu et al. 2021).
+
+    For the colour of radiance fields, with a latent_dim of 1 + 3 harmonics_degree^2; it has no parameters.
+    """
+
+
+NetworkConfig: TypeAlias = (
+    MLP | TcnnMLP | CAM | KAN | RationalKAN | SelectableKAN | MFN | Bottleneck | GLU | RBF | Harmonics
+)

@@ -50,9 +50,9 @@ class FitOptions:
     (planes times lines), cp (lines), triplane, frequency, rff (random Fourier features) or coordinates, or tcnn-hash,
     for which tiny-cuda-nn must be installed; by default the preset's."""
     network: str | None = None
-    """What turns features into values: mlp, silu, siren, mfn, bottleneck or glu; rbf, Gaussian neurons; cam, modulated by
-    grids over coordinates; networks of learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier, kan-wavelet
-    or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, for which tiny-cuda-nn must be installed; by
+    """What turns features into values: mlp, silu, siren, mfn, bottleneck or glu; rbf, Gaussian neurons; cam, modulated
+    by grids over coordinates; networks of learned functions, kan-spline, kan-rbf, kan-chebyshev, kan-fourier,
+    kan-wavelet or kan-rational, or s-kan, which chooses among those; or tcnn-mlp, which needs tiny-cuda-nn; by
     default the preset's."""
     field: str | None = None
     """A published pair of the two by its name: ngp, siren, mfn, cam, rbf, kan, tensorf or triplane; `fieldfit fields`

@@ -107,7 +107,7 @@ def duel(scene: Scene, encoding: EncodingName, given: argparse.Namespace) -> lis
     """Both fields, fitted for equal time; the lines of a table, best first, and who won."""
     describe = scene.describe()
     dim = 2 if scene.kind == "image" else 3
-    channels = int(describe["channels"]) if scene.kind == "image" else 1
+    channels = int(str(describe["channels"])) if scene.kind == "image" else 1
     names = {"Gaussian neurons": True, "perceptron": False}
 
     def change(gaussian: bool) -> Callable[[Config], Config]:

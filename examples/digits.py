@@ -91,9 +91,9 @@ def accuracy(signals: Float[Tensor, "N 1 *S"], digits: Int[Tensor, " N"], held_o
 
 
 def main() -> None:
-    data = load_digits()
-    images = torch.from_numpy(data.images).float()[:, None] / 16  # [1797, 1, 8, 8]
-    digits = torch.from_numpy(data.target).long()
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16
+    digits = torch.from_numpy(labels).long()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1)).tolist()
     held_out = order[: len(order) // 5]
     for name, signals in (("8 x 8 pixels", images), ("a sequence of 64 pixels", images.flatten(2))):

@@ -120,9 +120,9 @@ def network_named(name: NetworkName) -> NetworkConfig:
 
 def _first_that_works(encoding: EncodingName | None, network: NetworkName | None) -> FieldConfig:
     reasons: list[InputError] = []
-    for config in (image_preset(512, 512**2), mesh_preset(), capture_preset(unbounded=False)):
+    for config, dim in ((image_preset(512, 512**2), 2), (mesh_preset(), 3), (capture_preset(unbounded=False), 3)):
         try:
-            return _switched(config, encoding, network).field
+            return _switched(config, encoding, network, dim).field
         except InputError as error:
             reasons.append(error)
     raise reasons[0]
@@ -251,7 +251,7 @@ def neurbf_preset(finest: int, dim: int) -> NeuRBF:
     return NeuRBF(resolution=max(finest // 4, 4), features=32) if dim == 2 else NeuRBF(neighbours=5)
 
 
-def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None, dim: int) -> Config:
+def _switched(config: Config, encoding: EncodingName | None, network: NetworkName | None, dim: int = 3) -> Config:
     """Replace encoding and network by name.
 
     Raises:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from waves import Waves
 
 import scenes
+from fields.contracts import Initialised
 from fields.encodings import Coordinates, EncodingConfig, Frequency, Hash
 from fields.field import RadianceField, RadianceFieldConfig, SignalFieldConfig, build, initialise
 from fields.fitting import FitConfig, fit
@@ -48,7 +49,8 @@ CASES: list[tuple[NetworkConfig, Activation]] = [
 def drawn(config: NetworkConfig, n_in: int, n_out: int, output: Activation = "identity", seed: int = 0) -> nn.Module:
     """A network as fitting begins with it."""
     network = build_network(config, n_in, n_out, output)
-    network.initialise(torch.Generator().manual_seed(seed))
+    if isinstance(network, Initialised):
+        network.initialise(torch.Generator().manual_seed(seed))
     return network
 
 
@@ -72,7 +74,8 @@ def by_formula(network: Any, config: NetworkConfig, x: Tensor) -> Tensor:
     n_in = x.shape[1]
     match config:
         case MFN():
-            sines = [(lambda w, b: (x @ w.T + b).sin())(*layer(p, n_in, bias=True)) for p in network.filters]
+            pairs = [layer(p, n_in, bias=True) for p in network.filters]
+            sines = [(x @ w.T + b).sin() for w, b in pairs]
             h = sines[0]
             for params, g in zip(network.linear, sines[1:], strict=True):
                 w, b = layer(params, config.hidden_dim, bias=True)

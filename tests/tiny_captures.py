@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def write_transforms(
 
 def write_blender(
     folder: Path,
-    splits: dict[str, Sequence[np.ndarray]],
+    splits: Mapping[str, Sequence[np.ndarray]],
     paint: Callable[[np.ndarray, int, int], np.ndarray],
     size: tuple[int, int] = (8, 8),
 ) -> Path:

@@ -120,7 +120,7 @@ def network_named(name: NetworkName) -> NetworkConfig:
 
 def _first_that_works(encoding: EncodingName | None, network: NetworkName | None) -> FieldConfig:
     reasons: list[InputError] = []
-    for config, dim in ((image_preset(512, 512**2), 2), (mesh_preset(), 3), (capture_preset(unbounded=False), 3)):
+    for config, dim in ((image_preset(512.0, 512.0**2), 2), (mesh_preset(), 3), (capture_preset(unbounded=False), 3)):
         try:
             return _switched(config, encoding, network, dim).field
         except InputError as error:

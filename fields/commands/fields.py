@@ -71,8 +71,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def described(config: Any) -> str:
-    """The first line of a configuration's docstring, and the choices by which it is not the default."""
-    line = (inspect.getdoc(type(config)) or "").partition("\n")[0].rstrip(".")
+    """The first paragraph of a configuration's docstring, and the choices by which it is not the default."""
+    line = (inspect.getdoc(type(config)) or "").partition("\n\n")[0].replace("\n", " ").rstrip(".")
     values = vars(config)
     chosen = [
         f"{f.name} {values[f.name]}"

@@ -25,7 +25,7 @@ GOOD_FOR = {
     "tcnn-mlp": "NVIDIA GPUs with tiny-cuda-nn",
     "mfn": "tiny fields of which every frequency is known, and kernels of any size",
     "bottleneck": "deep networks of few parameters",
-    "glu": "a little more from the same number of parameters than mlp, at more time a step",
+    "glu": "features that should switch one another on and off; two products a layer",
     "cam": "the best quality of small files, where time matters less",
     "rbf": "distances and other smooth values, from one layer",
     "dif": "compact volumes that repeat themselves",

@@ -26,7 +26,7 @@ GOOD_FOR = {
     "mfn": "tiny fields of which every frequency is known, and kernels of any size",
     "bottleneck": "deep networks of few parameters",
     "glu": "features that should switch one another on and off; two products a layer",
-    "cam": "the best quality of small files, where time matters less",
+    "cam": "small files whose hidden features should change from place to place, or from time to time",
     "rbf": "distances and other smooth values, from one layer",
     "dif": "compact volumes that repeat themselves",
     "neurbf": "images whose detail lies in few places",

@@ -71,7 +71,7 @@ class RationalKAN:
 
 @dataclass(frozen=True)
 class SelectableKAN:
-    """A network that tries several activation spaces at every node and keeps the best (S-KAN, Yang et al. 2024)."""
+    """A network that tries several activation spaces at every node and keeps some (S-KAN, Yang et al. 2024)."""
 
     hidden_dim: int = 16
     """Width of the hidden layers."""

@@ -2,10 +2,11 @@
 
     python bench/kan_functions.py [--steps N] [--seeds N] [--only NAME ...] [--json FILE]
 
-S-KAN tries six families at each node and keeps three of them here, where its default is one: it has more parameters than
-a single family of the same width, and as many as the perceptron. Every contender takes the same number of steps of Adam at the same rates, each on
-points that are drawn anew (and have noise of their own), and is measured on fresh points without noise. Inputs and
-values have a variance of one. The figures are medians over seeds, which draw points, noise and weights.
+S-KAN tries six families at each node and keeps three of them here, where its default is one: it has more parameters
+than a single family of the same width, and as many as the perceptron. Every contender takes the same number of steps of
+Adam at the same rates, each on points that are drawn anew (and have noise of their own), and is measured on fresh
+points without noise. Inputs and values have a variance of one. The figures are medians over seeds, which draw points,
+noise and weights.
 """
 
 from __future__ import annotations

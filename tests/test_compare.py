@@ -205,15 +205,15 @@ def test_meshes_films_and_captures_are_compared(fieldfit: Program, tmp_path: Pat
         (write_ball(tmp_path / "ball"), "psnr", [3, 2]),
     ):
         fields = "ngp,hash+bottleneck"
-        done = fieldfit(
-            tmp_path, "compare", data, "--fields", fields, *MINUTES, "--params", "60000", "--out", data.stem
-        )
+        made = tmp_path / f"{data.stem}-compared"
+        asked = ("--fields", fields, *MINUTES, "--params", "60000", "--out", made.name)
+        done = fieldfit(tmp_path, "compare", data, *asked)
         assert done.code == 0, done.stderr
-        written = content(tmp_path / data.stem)
+        written = content(made)
         assert written["probe"]["metric"] == metric
         sizes = [one["parameters"] for one in written["fields"]]
         assert all(60000 / 1.25 < size < 60000 * 1.25 for size in sizes)
-        assert len(Page((tmp_path / data.stem / "report.html").read_text()).pictures()) == sum(rows)
+        assert len(Page((made / "report.html").read_text()).pictures()) == sum(rows)
 
 
 IMAGE = {"kind": "image", "channels": 3}
@@ -236,7 +236,9 @@ HASH = Hash(levels=8, log2_table_size=14, finest_resolution=512)
 )
 def test_a_field_is_made_as_large_as_asked(config: FieldConfig, n: int) -> None:
     radiance = isinstance(config, RadianceFieldConfig)
-    described = {"kind": "capture", "box": [[0, 0, 0], [1, 1, 1]], "unbounded": False} if radiance else IMAGE
+    described = (
+        {"kind": "capture", "box": [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]], "unbounded": False} if radiance else IMAGE
+    )
     found = with_parameters(config, described, n)
     assert n / 1.25 < n_parameters(found, described) < n * 1.25
     assert type(found.encoding) is type(config.encoding)

@@ -27,7 +27,7 @@ from fields.dynamics import Deformation, SpaceTime, TimeFeatures
 from fields.encodings import Frequency
 from fields.field import RadianceFieldConfig
 from fields.fitting import Step
-from fields.networks import MLP, NetworkConfig
+from fields.networks import CAM, MLP, NetworkConfig
 from fields.presets import Config, DynamicsName, preset, with_dynamics
 from fields.rendering.render import predictor
 from scenes import load
@@ -39,6 +39,9 @@ Row: TypeAlias = dict[str, str | int | float]
 
 TRUNK = MLP(hidden_dim=64, hidden_layers=4, bias=True)
 """Of T-NeRF here: a perceptron of all it knows, without a grid."""
+
+CAM_TRUNK = CAM(hidden_dim=64, hidden_layers=4, over=("time",), resolution=(10,))
+"""The same with its layers normalised and modulated over time: ten vertices, a scale and a shift of each layer."""
 
 
 def way(name: DynamicsName) -> Change:
@@ -90,6 +93,9 @@ SETTINGS: dict[str, Change] = {
     "space-time, tables twice as large": space_time(log2_table_size=18),
     "T-NeRF": t_nerf(TRUNK),
     "T-NeRF, deeper": t_nerf(replace(TRUNK, hidden_layers=6)),
+    "T-NeRF, normalised": t_nerf(replace(CAM_TRUNK, modulated=False)),
+    "T-NeRF, CAM over time": t_nerf(CAM_TRUNK),
+    "T-NeRF, CAM over time, each channel": t_nerf(replace(CAM_TRUNK, channels="each")),
 }
 """Each is a change of the preset."""
 

@@ -15,7 +15,7 @@ import torch
 from tiny_captures import ball, ring, write_blender
 from tolerances import EXACT, GRADIENTS, INITIAL_VALUES, MONTE_CARLO, VALUES
 from torch import Tensor, nn
-from waves import Waves
+from waves import Sphere, Waves
 
 import scenes
 from fields.contracts import Initialised
@@ -30,10 +30,8 @@ from fields.networks.glu import GATE, GatedPerceptron
 from fields.networks.mfn import ALPHA, FilterNetwork, gamma
 from fields.networks.mlp import Perceptron
 from fields.optim import OptimiserConfig
-from scenes.box import Box
 from scenes.capture import Capture
 from scenes.errors import InputError
-from scenes.scene import Evaluation
 
 CASES: list[tuple[NetworkConfig, Activation]] = [
     (MFN(hidden_dim=24, hidden_layers=2, omega=0.3), "identity"),
@@ -274,29 +272,6 @@ def test_images_are_fitted(encoding: EncodingConfig, network: NetworkConfig, rat
     config = FitConfig(steps=300, batch=512, optimiser=OptimiserConfig(network_rate=rate))
     *_, last = fit(field, Waves(), config)
     assert last.psnr > 25
-
-
-class Sphere:
-    """The signed distance of a ball of radius 0.3 in the unit cube."""
-
-    kind = "mesh"
-    box = Box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x = torch.rand(n, 3, generator=generator)
-        return x, (x - 0.5).norm(dim=1, keepdim=True) - 0.3
-
-    def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        return (predicted - target).abs().mean()
-
-    def evaluate(self, predict: Callable[[Tensor], Tensor], split: str = "test") -> Evaluation:
-        raise AssertionError("nothing evaluates this ball")
-
-    def describe(self) -> dict[str, object]:
-        return {"kind": "mesh", "channels": 1}
-
-    def fingerprint(self) -> str:
-        return "ball"
 
 
 @pytest.mark.parametrize(

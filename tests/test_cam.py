@@ -4,16 +4,14 @@ against torch's own grid sampling, and what the network promises: identity at fi
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from kernel_table import COUNTS, Case, run_both, run_table_forced
 from program import Program, assert_one_line
-from test_kernels import COUNTS, Case, run_both
 from tiny_runs import write_image
 from tolerances import EXACT, FINITE_DIFFERENCES, GRADIENTS, SECOND_GRADIENTS, VALUES
 from torch import Tensor
@@ -100,17 +98,8 @@ def test_kernel_agrees_with_reference(case: Case, n: int) -> None:
 
 @pytest.mark.parametrize("isa", native.available()[1:])
 def test_every_instruction_set_agrees(isa: str) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_cam as t\n"
-        "for case in t.CASES:\n"
-        "    for n in t.COUNTS: t.run_both(case, n)\n"
-        "print(t.native.isa())"
-    )
-    environment = {"FIELDFIT_ISA": isa, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == isa
+    """The whole table again in a process that is forced to another instruction set."""
+    run_table_forced(isa, "test_cam")
 
 
 def test_reference_is_layer_norm_and_grid_sampling(generator: torch.Generator) -> None:

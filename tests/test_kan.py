@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
+from kernel_table import COUNTS, Case, run_both, run_table_forced
 from scipy.interpolate import BSpline
 from scipy.special import eval_chebyt
 from test_fitting import GRID, Waves, run
-from test_kernels import COUNTS, Case, run_both
 from tolerances import DERIVED, EXACT, GRADIENTS, PADE, SECOND_GRADIENTS, UNIT_VARIANCE, VALUES
 from torch import Tensor
 
@@ -226,17 +223,8 @@ def test_kernels_agree_with_references(case: Case, n: int) -> None:
 
 @pytest.mark.parametrize("isa", native.available()[1:])
 def test_every_instruction_set_agrees(isa: str) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_kan as t\n"
-        "for case in t.CASES:\n"
-        "    for n in t.COUNTS: t.run_both(case, n)\n"
-        "print(t.native.isa())"
-    )
-    environment = {"FIELDFIT_ISA": isa, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == isa
+    """The whole table again in a process that is forced to another instruction set."""
+    run_table_forced(isa, "test_kan")
 
 
 def test_kernels_are_deterministic(generator: torch.Generator) -> None:

@@ -4,29 +4,17 @@ set that runs here, degenerate shapes first. The references themselves are held 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from tolerances import EXACT, FINE_GRID, GRADIENTS, HALF_STORAGE, VALUES, Tolerance
+from kernel_table import COUNTS, Case, run_both
+from tolerances import EXACT, FINE_GRID, GRADIENTS, HALF_STORAGE, VALUES
 from torch import Tensor
 
 from fields.kernels import native, ops, reference
 from fields.kernels.bits import pack_bits, set_bits, unpack_bits, visit_cells
 from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
-
-COUNTS = (0, 1, 2, 17, 501)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table: how to draw the inputs, and what computes them in both ways."""
-
-    name: str
-    inputs: Callable[[int, torch.Generator], list[Tensor]]
-    native: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
-    tolerance: Tolerance = VALUES
 
 
 def grid_case(dim: int, features: int, hashed: bool, finest: int = 40) -> Case:
@@ -109,26 +97,6 @@ CASES = [
         for dim, count in ((1, 1), (2, 6), (3, 10))
     ),
 ]
-
-
-def run_both(case: Case, n: int) -> None:
-    g = torch.Generator().manual_seed(n)
-    drawn = case.inputs(n, g)
-    results = []
-    for call, dtype in ((case.native, torch.float32), (case.reference, torch.float64)):
-        leaves = [x.detach().clone().to(dtype).requires_grad_() if x.is_floating_point() else x for x in drawn]
-        out = call(*leaves)
-        d_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-        if out.requires_grad:
-            out.backward(d_out)
-        results.append((out.detach(), [x.grad for x in leaves if x.is_floating_point()]))
-    (value, gradients), (expected, expected_gradients) = results
-    case.tolerance.check(value, expected)
-    for got, want in zip(gradients, expected_gradients, strict=True):
-        assert (got is None) == (want is None)
-        if got is not None and want is not None:
-            scale = want.abs().amax().clamp(min=1) if want.numel() else torch.ones(())
-            case.tolerance.check(got.double() / scale, want / scale)
 
 
 @pytest.mark.parametrize("n", COUNTS)

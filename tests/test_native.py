@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kernel_table import run_table_forced
 
 from fields.kernels import native
 
@@ -30,18 +31,7 @@ assert not [name for name in sys.modules if "native_a" in name and not name.ends
 @pytest.mark.parametrize("isa", native.available()[1:])
 def test_every_instruction_set_agrees(isa: str) -> None:
     """The whole table again in a process that is forced to another instruction set."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_kernels as t\n"
-        "for case in t.CASES:\n"
-        "    for n in t.COUNTS: t.run_both(case, n)\n"
-        "t.run_march(); t.run_composite(300); t.run_adam()\n"
-        "print(t.native.isa())"
-    )
-    environment = {"FIELDFIT_ISA": isa, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == isa
+    run_table_forced(isa, "test_kernels", "t.run_march(); t.run_composite(300); t.run_adam()")
 
 
 def test_unknown_instruction_set_is_refused() -> None:

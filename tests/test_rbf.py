@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from test_kernels import COUNTS, Case, run_both
+from kernel_table import COUNTS, Case, run_both, run_table_forced
 from tiny_captures import ball, ring, write_blender
 from tolerances import EXACT, GRADIENTS, VALUES
 from torch import Tensor
@@ -71,18 +69,8 @@ def test_layer_agrees_with_the_formula(case: Case, n: int) -> None:
 
 @pytest.mark.parametrize("isa", native.available()[1:])
 def test_every_instruction_set_agrees(isa: str) -> None:
-    """The same table in a process that is forced to another instruction set."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_rbf as t\n"
-        "for case in t.CASES:\n"
-        "    for n in t.COUNTS: t.run_both(case, n)\n"
-        "print(t.native.isa())"
-    )
-    environment = {"FIELDFIT_ISA": isa, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == isa
+    """The whole table again in a process that is forced to another instruction set."""
+    run_table_forced(isa, "test_rbf")
 
 
 def test_without_a_tape_values_are_the_same(generator: torch.Generator) -> None:

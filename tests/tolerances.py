@@ -47,9 +47,17 @@ DERIVED = Tolerance(
     1e-4,
     "gradients through layers of learned functions, whose cubics and wavelets lose a digit more by cancellation",
 )
+WAVES_OF_WAVES = Tolerance(
+    1e-2, 5e-4, "learned sines of sines of position: slopes of a hundred, times a rounded argument, and cancellation"
+)
 
 # Reduced precision.
 HALF_STORAGE = Tolerance(2e-2, 2e-3, "bfloat16 keeps 8 bits: 2^-9 for each stored value, a few of them in a row")
+HALF_DEEP = Tolerance(
+    5e-2,
+    2e-2,
+    "three layers without a grid: each sum of order one loses 2^-9 of every term, and the next adds up",
+)
 
 # Geometry in float32.
 POSES = Tolerance(1e-5, 1e-5, "a product of two rotations and a translation, in scenes a few units across")

@@ -1,4 +1,4 @@
-"""A scene without files, and runs that are fitted to it in a moment."""
+"""Scenes without files, and runs that are fitted to one in a moment."""
 
 from __future__ import annotations
 
@@ -40,6 +40,29 @@ class Waves:
 
     def fingerprint(self):
         return "waves"
+
+
+class Sphere:
+    """The signed distance of a ball of radius 0.3 in the unit cube."""
+
+    kind: Kind = "mesh"
+    box = Box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    def sample(self, n, generator):
+        x = torch.rand(n, 3, generator=generator)
+        return x, (x - 0.5).norm(dim=1, keepdim=True) - 0.3
+
+    def loss(self, predicted, target):
+        return (predicted - target).abs().mean()
+
+    def evaluate(self, predict, split="test"):
+        raise AssertionError("nothing evaluates this ball")
+
+    def describe(self):
+        return {"kind": "mesh", "channels": 1}
+
+    def fingerprint(self):
+        return "ball"
 
 
 def config(steps: int) -> Config:

@@ -7,9 +7,7 @@ from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True)
-class Hash:
-    """Multi-resolution grid whose fine levels share a table by hashing (Mueller et al. 2022)."""
-
+class _HashedLevels:
     levels: int = 8
     """Resolutions, from base to finest in geometric progression."""
     features_per_level: int = 4
@@ -20,6 +18,11 @@ class Hash:
     """Cells along an edge of the unit cube at the coarsest level."""
     finest_resolution: int = 1024
     """The same at the finest level."""
+
+
+@dataclass(frozen=True)
+class Hash(_HashedLevels):
+    """Multi-resolution grid whose fine levels share a table by hashing (Mueller et al. 2022)."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,8 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class TcnnHash:
+class TcnnHash(_HashedLevels):
     """The grid of `Hash` by tiny-cuda-nn, in 16-bit floats; needs that library and an NVIDIA GPU."""
-
-    levels: int = 8
-    """Resolutions, from base to finest in geometric progression."""
-    features_per_level: int = 4
-    """1, 2, 4 or 8."""
-    log2_table_size: int = 17
-    """Entries of a level at most, as a power of two."""
-    base_resolution: int = 16
-    """Cells along an edge of the unit cube at the coarsest level."""
-    finest_resolution: int = 1024
-    """The same at the finest level."""
 
 
 @dataclass(frozen=True)

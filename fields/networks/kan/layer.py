@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from fields.contracts import At, with_aux
 from fields.kernels import reference
 from fields.kernels.shapes import Activation
-from fields.networks.configs import KAN, KanBasis
+from fields.networks.configs import KAN, KanBasis, SelectableKAN
 from fields.networks.kan.basis import Basis
 from scenes.errors import InputError
 
@@ -51,25 +53,32 @@ class KanLayer(nn.Module):
         return self.basis.product(x, self.weight.flatten(1), self.bias)
 
 
-class KanNetwork(nn.Module):
-    """Layers of one basis, one after another."""
+class KanStack(nn.Module):
+    """Layers of learned functions, one after another: each has `update_grid` and values for features."""
 
-    def __init__(self, config: KAN, n_in: int, n_out: int, output_activation: Activation) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: KAN | SelectableKAN,
+        n_in: int,
+        n_out: int,
+        output_activation: Activation,
+        layer: Callable[[int, int], nn.Module],
+    ) -> None:
         super().__init__()
         if config.hidden_dim < 1 or config.hidden_layers < 0:
             raise InputError(
-                f"kan: expected hidden_dim >= 1 and hidden_layers >= 0, got {config.hidden_dim} and "
+                f"{name}: expected hidden_dim >= 1 and hidden_layers >= 0, got {config.hidden_dim} and "
                 f"{config.hidden_layers}"
             )
         dims = (n_in, *(config.hidden_dim,) * config.hidden_layers, n_out)
         self.output_activation: Activation = output_activation
-        self.layers = nn.ModuleList(KanLayer(config.basis, a, b, config.n_basis) for a, b in itertools.pairwise(dims))
+        self.layers = nn.ModuleList(itertools.starmap(layer, itertools.pairwise(dims)))
 
     def calibrate(self, x: Float[Tensor, "N X"], generator: torch.Generator) -> None:
         """Fit the grids of splines to what each layer sees."""
         for layer in self.layers:
-            assert isinstance(layer, KanLayer)
-            layer.update_grid(x)
+            cast("KanLayer", layer).update_grid(x)
             x = layer(x)
 
     def forward(
@@ -84,3 +93,13 @@ class KanNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return reference.activate(self.output_activation, x)
+
+
+class KanNetwork(KanStack):
+    """Layers of one basis."""
+
+    def __init__(self, config: KAN, n_in: int, n_out: int, output_activation: Activation) -> None:
+        def layer(a: int, b: int) -> KanLayer:
+            return KanLayer(config.basis, a, b, config.n_basis)
+
+        super().__init__("kan", config, n_in, n_out, output_activation, layer)

@@ -10,7 +10,6 @@ were not at hand.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -18,12 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fields.contracts import At, with_aux
-from fields.kernels import reference
 from fields.kernels.shapes import Activation
 from fields.networks.configs import KanFamily, SelectableKAN
 from fields.networks.kan.basis import Basis
-from fields.networks.kan.layer import SILU_GAIN
+from fields.networks.kan.layer import SILU_GAIN, KanStack
 from fields.networks.kan.rational import RationalActivation
 from scenes.errors import InputError
 
@@ -159,16 +156,10 @@ class SelectableLayer(nn.Module):
         return [(self._branch(k), weight) for k, weight in enumerate(self.weights)]
 
 
-class SelectableNetwork(nn.Module):
+class SelectableNetwork(KanStack):
     """Layers that choose, one after another."""
 
     def __init__(self, config: SelectableKAN, n_in: int, n_out: int, output_activation: Activation) -> None:
-        super().__init__()
-        if config.hidden_dim < 1 or config.hidden_layers < 0:
-            raise InputError(
-                f"s-kan: expected hidden_dim >= 1 and hidden_layers >= 0, got {config.hidden_dim} and "
-                f"{config.hidden_layers}"
-            )
         if not config.pool or len(set(config.pool)) < len(config.pool):
             raise InputError(f"s-kan: expected a pool of different families, got {', '.join(config.pool) or 'none'}")
         if not 1 <= config.keep <= len(config.pool):
@@ -177,9 +168,11 @@ class SelectableNetwork(nn.Module):
             raise InputError(
                 f"s-kan: expected 0 <= select_at < prune_at <= 1, got {config.select_at} and {config.prune_at}"
             )
-        dims = (n_in, *(config.hidden_dim,) * config.hidden_layers, n_out)
-        self.output_activation: Activation = output_activation
-        self.layers = nn.ModuleList(SelectableLayer(config, a, b) for a, b in itertools.pairwise(dims))
+
+        def layer(a: int, b: int) -> SelectableLayer:
+            return SelectableLayer(config, a, b)
+
+        super().__init__("s-kan", config, n_in, n_out, output_activation, layer)
 
     def selectable(self) -> list[SelectableLayer]:
         """The layers."""
@@ -188,22 +181,3 @@ class SelectableNetwork(nn.Module):
     def active_parameters(self) -> int:
         """How many parameters its values depend on now."""
         return sum(layer.active_parameters() for layer in self.selectable())
-
-    def calibrate(self, x: Float[Tensor, "N X"], generator: torch.Generator) -> None:
-        """Fit the grids of splines to what each layer sees."""
-        for layer in self.selectable():
-            layer.update_grid(x)
-            x = layer(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N X"],
-        aux: Float[Tensor, "R A"] | None = None,
-        index: Int[Tensor, " N"] | None = None,
-        at: At | None = None,
-    ) -> Float[Tensor, "N O"]:
-        """Values for [x, aux[index]]."""
-        x = with_aux(x, aux, index)
-        for layer in self.layers:
-            x = layer(x)
-        return reference.activate(self.output_activation, x)

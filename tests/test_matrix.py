@@ -1,0 +1,199 @@
+"""Every encoding with every network on every kind of signal: it learns, its gradients are those of float64, it is saved
+and read back to the bit, and half precision agrees; or it is refused in one line that says what would work."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from moving import moving_capture
+from tiny_clips import disc, write_lossless
+from tiny_runs import write_ball, write_image
+from tolerances import DERIVED, EXACT, HALF_DEEP, HALF_STORAGE, WAVES_OF_WAVES, Tolerance
+from torch import Tensor
+from waves import Sphere
+
+import scenes
+from fields.dynamics import SpaceTime
+from fields.field import Field, RadianceField, RadianceFieldConfig, build
+from fields.fitting import FitConfig, Step, fit
+from fields.networks import MLP
+from fields.optim import OptimiserConfig
+from fields.presets import Config, EncodingName, NetworkName, preset
+from fields.run import Data, Run
+from scenes.errors import InputError
+from scenes.scene import Scene
+
+SIGNALS = ("image", "mesh", "video", "capture", "moving")
+ENCODINGS: list[EncodingName] = [name for name in get_args(EncodingName) if name != "tcnn-hash"]
+NETWORKS: list[NetworkName] = [
+    *(name for part in get_args(NetworkName) for name in (get_args(part) or (part,)) if name != "tcnn-mlp")
+]
+SMALL: dict[str, Any] = {
+    "hidden_dim": 16,
+    "bottleneck_dim": 8,
+    "n_neurons": 16,
+    "levels": 2,
+    "log2_table_size": 10,
+    "base_resolution": 8,
+    "finest_resolution": 16,
+    "n_frequencies": 3,
+    "sigma": 1.0,
+    "stages": 2,
+    "rank": 8,
+    "neighbours": 3,
+    "update_every": 8,
+    "time_resolution": 4,
+    "steps": 32,
+    "pool": ("rbf", "fourier", "rational"),
+    "n_basis": 6,
+}
+
+RATES = OptimiserConfig(table_rate=2e-2, network_rate=5e-3, warmup_steps=1)
+"""High, so that a few steps show whether a field learns."""
+
+
+def small(value: Any) -> Any:
+    """A configuration with all sizes small, so that hundreds of fields can be fitted."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    changed: dict[str, Any] = {}
+    for one in dataclasses.fields(value):
+        old = getattr(value, one.name)
+        if one.name == "resolution" and isinstance(old, int):
+            changed[one.name] = min(old, 16)
+        elif one.name == "resolutions":
+            changed[one.name] = tuple(min(r, 8) for r in old)
+        else:
+            changed[one.name] = SMALL.get(one.name, small(old))
+    return dataclasses.replace(value, **changed)
+
+
+@pytest.fixture(scope="module")
+def signals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
+    folder = tmp_path_factory.mktemp("signals")
+    return {
+        "image": scenes.load(write_image(folder / "a.png")),
+        "mesh": Sphere(),
+        "video": scenes.load(write_lossless(folder / "a.mkv", disc(4, 12, 16))),
+        "capture": scenes.load(write_ball(folder / "ball")),
+        "moving": moving_capture(folder / "moving"),
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Everything here is tiny, and quicker without a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def refused(signal: str, encoding: EncodingName, network: NetworkName) -> bool:
+    """What cannot work: a picture in a volume's factors, and networks that make no waves out of plain coordinates."""
+    blind = network in ("mlp", "silu", "bottleneck", "glu", "rbf")
+    return (encoding == "tensorf" and signal == "image") or (encoding == "coordinates" and blind)
+
+
+def asked(field: Field | RadianceField, n: int) -> tuple[Tensor, ...]:
+    """Points, and directions and times where the field wants them."""
+    g = torch.Generator().manual_seed(3)
+    if isinstance(field, Field):
+        return (torch.rand(n, field.dim, generator=g),)
+    directions = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=1)
+    times = () if field.dynamics is None else (torch.rand(n, 1, generator=g),)
+    return (torch.rand(n, 3, generator=g), directions, *times)
+
+
+def values(field: Field | RadianceField, n: int = 64) -> list[Tensor]:
+    dtype = next(field.parameters()).dtype
+    out = field(*(t.to(dtype) for t in asked(field, n)))
+    return [out] if isinstance(out, Tensor) else list(out)
+
+
+def known_loss(field: Field | RadianceField, scene: Scene) -> float | None:
+    """Of the same points whenever it is asked; a capture has none, its rays march through what was learned."""
+    if isinstance(field, RadianceField):
+        return None
+    x, target = scene.sample(2048, torch.Generator().manual_seed(5))
+    assert isinstance(x, Tensor)
+    with torch.no_grad():
+        return float(scene.loss(field(x), target))
+
+
+def check_gradients(field: Field | RadianceField, tolerance: Tolerance) -> None:
+    """Of values that all lie on the order of one, in float32 by kernels and in float64 by torch."""
+    exact = copy.deepcopy(field).double()
+    for one in (field, exact):
+        one.zero_grad()
+        sum((v / (1 + v.detach().abs())).sum() for v in values(one)).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    wanted = dict(exact.named_parameters())
+    for name, parameter in field.named_parameters():
+        got, want = parameter.grad, wanted[name].grad
+        assert (got is None) == (want is None), name
+        if got is not None and want is not None:
+            scale = want.abs().amax().clamp(min=1)
+            tolerance.check(got.double() / scale, want / scale)
+    field.zero_grad()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_every_pair_on_every_signal(
+    signal: str, encoding: EncodingName, network: NetworkName, signals: dict[str, Scene], tmp_path: Path
+) -> None:
+    scene = signals[signal]
+    if refused(signal, encoding, network):
+        with pytest.raises(InputError, match=r"take |only|needs") as told:
+            build(preset(scene, encoding=encoding, network=network).field, scene.describe())
+        assert "\n" not in str(told.value)
+        return
+    config = small(preset(scene, encoding=encoding, network=network))
+    assert isinstance(config, Config)
+    radiance = isinstance(config.field, RadianceFieldConfig)
+    assert not radiance or isinstance(config.field.dynamics, SpaceTime) == (signal == "moving")
+    steps = FitConfig(steps=40, batch=512 if radiance else 256, optimiser=RATES)
+    run = Run.create(tmp_path / "run", Config(config.field, steps), scene.describe(), Data("/a", "a"))
+    field = build(config.field, scene.describe())
+    check_gradients(field, WAVES_OF_WAVES if network == "kan-fourier" else DERIVED)
+    before, losses = known_loss(field, scene), []
+    last: Step | None = None
+    for last in fit(field, scene, steps):
+        losses.append(last.loss)
+    if before is None:
+        assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+    else:
+        assert known_loss(field, scene) < 0.95 * before
+    assert last is not None
+    run.save(field, last)
+    again = Run.open(run.path).field()
+    for got, want in zip(values(again), values(field), strict=True):
+        EXACT.check(got, want)
+
+
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "coordinates"])
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_half_precision_agrees(signal: str, encoding: EncodingName, signals: dict[str, Scene]) -> None:
+    scene = signals[signal]
+    if refused(signal, encoding, "mlp"):
+        return
+    outs: list[list[Tensor]] = []
+    for precision in ("float32", "bfloat16"):
+        found = small(preset(scene, encoding=encoding, network="mlp")).field
+
+        def chosen(network: Any, precision: str = precision) -> MLP:
+            assert isinstance(network, MLP)
+            return dataclasses.replace(network, precision=precision)  # pyright: ignore[reportArgumentType]
+
+        names = ("density", "color") if isinstance(found, RadianceFieldConfig) else ("network",)
+        found = dataclasses.replace(found, **{name: chosen(getattr(found, name)) for name in names})
+        outs.append(values(build(found, scene.describe())))
+    for half, single in zip(outs[1], outs[0], strict=True):
+        (HALF_DEEP if encoding in ("frequency", "rff") else HALF_STORAGE).check(half, single)

@@ -4,6 +4,8 @@
     python bench/presets.py mesh PATH
     python bench/presets.py video PATH --minutes 0.5
     python bench/presets.py capture PATH --minutes 1.25 --downscale 2 --out bench/presets.md
+    python bench/presets.py capture PATH --about heads          # small networks of learned functions behind the grid
+    python bench/presets.py capture PATH --about modulation --bits 8
 
 The fits take turns of a second, so that noise of the machine hits all alike; each has its own clock and schedule. What
 comes out is a table in Markdown, best first.
@@ -19,11 +21,14 @@ from pathlib import Path
 
 import torch
 from report import machine
+from torch import nn
 from turns import take_turns
 
 from fields.encodings import Hash
 from fields.field import Field, RadianceField, RadianceFieldConfig, build, initialise
 from fields.fitting import Step, fit
+from fields.networks import CAM, KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN
+from fields.networks.kan.selectable import SelectableNetwork
 from fields.presets import Config, preset
 from fields.rendering.render import predictor
 from scenes import load
@@ -111,6 +116,68 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
 """By kind of signal; each is a change of the preset."""
 
 
+def heads(density: NetworkConfig, color: NetworkConfig) -> Change:
+    """These two networks behind the preset's grid."""
+    return radiance(lambda f: replace(f, density=density, color=color))
+
+
+def small_grid(color: NetworkConfig) -> Change:
+    """About 600,000 parameters in all, and this network for the colour."""
+    return radiance(
+        lambda f: replace(
+            f,
+            encoding=Hash(
+                levels=6, features_per_level=4, log2_table_size=15, base_resolution=16, finest_resolution=512
+            ),
+            density=MLP(hidden_dim=64, hidden_layers=1),
+            color=color,
+        )
+    )
+
+
+MODULATED = CAM(hidden_dim=64, hidden_layers=2, over=("direction",), resolution=(10, 5))
+ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
+    "presets": SETTINGS,
+    "heads": {
+        "capture": {
+            "perceptrons 32 x 2": heads(MLP(32, 2), MLP(32, 2)),
+            "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
+            "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
+            "S-KAN, 6 and 5 wide": heads(SelectableKAN(6, 1), SelectableKAN(5, 1)),
+        }
+    },
+    "modulation": {
+        "capture": {
+            "the network alone": small_grid(replace(MODULATED, norm="none", modulated=False)),
+            "normalised": small_grid(replace(MODULATED, modulated=False)),
+            "CAM over direction": small_grid(MODULATED),
+            "CAM over direction, each channel": small_grid(replace(MODULATED, channels="each")),
+        }
+    },
+}
+"""What can be compared: the presets' own settings; heads of at most 4,000 parameters; modulation by direction."""
+
+
+def quantised(field: nn.Module, bits: int) -> nn.Module:
+    """The field with every parameter rounded to 2^bits - 1 steps between its tensor's extremes."""
+    with torch.no_grad():
+        for parameter in field.parameters():
+            lo, hi = parameter.min(), parameter.max()
+            step = ((hi - lo) / (2**bits - 1)).clamp(min=1e-12)
+            parameter.copy_(lo + ((parameter - lo) / step).round() * step)
+    return field
+
+
+def head_parameters(field: nn.Module) -> int:
+    """Of all but grids; of networks that chose, what their values depend on."""
+    count = 0
+    for name, child in field.named_children():
+        if name != "encoding":
+            chose = isinstance(child, SelectableNetwork)
+            count += child.active_parameters() if chose else sum(p.numel() for p in child.parameters())
+    return count
+
+
 @dataclass
 class Trial:
     """One setting and its fit."""
@@ -130,20 +197,29 @@ class Trial:
             yield step
 
 
-def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int) -> list[str]:
-    """Fit all settings in turns; the lines of a table."""
+def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int, bits: int | None = None) -> list[str]:
+    """Fit all settings in turns, and round them to `bits` if that is given; the lines of a table."""
     base = preset(scene)
     base = replace(base, fit=replace(base.fit, minutes=minutes, steps=None, seed=seed))
     trials = {name: Trial(scene, change(base)) for name, change in settings.items()}
     n_steps = take_turns({name: trial.steps() for name, trial in trials.items()})
+    if bits is not None:
+        for trial in trials.values():
+            quantised(trial.field, bits)
     scores = {name: scene.evaluate(predictor(trial.field.eval())).results for name, trial in trials.items()}
     metrics = list(next(iter(scores.values())))
-    head = ["setting", *metrics, "parameters", "steps", "million samples"]
+    head = ["setting", *metrics, "parameters", "without grids", "steps", "million samples"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in sorted(scores, key=lambda name: -scores[name][metrics[0]]):
-        n_parameters = sum(parameter.numel() for parameter in trials[name].field.parameters())
+        field = trials[name].field
+        n_parameters = sum(parameter.numel() for parameter in field.parameters())
         numbers = [number(metric, scores[name][metric]) for metric in metrics]
-        work = [f"{n_parameters:,}", str(n_steps[name]), f"{trials[name].n_samples / 1e6:.3g}"]
+        work = [
+            f"{n_parameters:,}",
+            f"{head_parameters(field):,}",
+            str(n_steps[name]),
+            f"{trials[name].n_samples / 1e6:.3g}",
+        ]
         lines.append("| " + " | ".join([name, *numbers, *work]) + " |")
     return lines
 
@@ -158,6 +234,8 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=list(SETTINGS))
     parser.add_argument("path", type=Path)
+    parser.add_argument("--about", choices=list(ABOUT), default="presets", help="what is compared")
+    parser.add_argument("--bits", type=int, help="round all weights before they are measured")
     parser.add_argument("--minutes", type=float, default=0.25, help="of fitting, for each setting")
     parser.add_argument("--downscale", type=int, default=1, help="of photographs, as `fieldfit fit` has it")
     parser.add_argument("--seed", type=int, default=0)
@@ -169,7 +247,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0."""
     given = options(argv)
-    settings = SETTINGS[given.kind]
+    settings = ABOUT[given.about].get(given.kind)
+    if settings is None:
+        sys.exit(f"--about {given.about}: goes with {', '.join(ABOUT[given.about])}")
     unknown = set(given.only or ()) - set(settings)
     if unknown:
         sys.exit(f"--only: no setting {', '.join(sorted(unknown))}; there are: {', '.join(settings)}")
@@ -180,9 +260,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scene.kind != given.kind:
         sys.exit(f"{given.path}: holds no {given.kind} but a signal of the kind {scene.kind}")
     chosen = {name: change for name, change in settings.items() if not given.only or name in given.only}
-    lines = compare(scene, chosen, given.minutes, given.seed)
+    lines = compare(scene, chosen, given.minutes, given.seed, given.bits)
     shrunk = f", downscaled by {given.downscale}" if given.downscale > 1 else ""
-    title = f"## {given.kind}: {given.path.name}{shrunk}, {given.minutes * 60:g} s each"
+    rounded = "" if given.bits is None else f", weights in {given.bits} bits"
+    title = f"## {given.kind}: {given.path.name}{shrunk}, {given.minutes * 60:g} s each{rounded}"
     text = "\n".join([title, "", machine(torch.get_num_threads()), "", *lines, ""])
     if given.out is None:
         print(text)

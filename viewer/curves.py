@@ -47,7 +47,7 @@ def curve_plot(curves: Mapping[str, Curve], unit: str) -> str:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in seen)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{line_colour(i)}" stroke-width="2"/>')
         parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.6" fill="{line_colour(i)}"/>' for px, py in seen]
-        ends.append((seen[-1][1] if seen else HEIGHT - BOTTOM, i, name))
+        ends.append((seen[-1][1] if seen else float(HEIGHT - BOTTOM), i, name))
     for at, (_, i, name) in zip(_spread([end[0] for end in sorted(ends)]), sorted(ends), strict=True):
         text = html.escape(name)
         parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{at + 4.5:.1f}" fill="{line_colour(i)}">{text}</text>')

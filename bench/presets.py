@@ -122,13 +122,11 @@ def heads(density: NetworkConfig, color: NetworkConfig) -> Change:
 
 
 def small_grid(color: NetworkConfig) -> Change:
-    """About 600,000 parameters in all, and this network for the colour."""
+    """At most 600,000 parameters in all, and this network for the colour."""
     return radiance(
         lambda f: replace(
             f,
-            encoding=Hash(
-                levels=6, features_per_level=4, log2_table_size=15, base_resolution=16, finest_resolution=512
-            ),
+            encoding=Hash(levels=5, log2_table_size=15, finest_resolution=512),
             density=MLP(hidden_dim=64, hidden_layers=1),
             color=color,
         )
@@ -140,7 +138,7 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
     "presets": SETTINGS,
     "heads": {
         "capture": {
-            "perceptrons 32 x 2": heads(MLP(32, 2), MLP(32, 2)),
+            "perceptrons 32 wide, 2 and 1 hidden layers": heads(MLP(32, 2), MLP(32, 1)),
             "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
             "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
             "S-KAN, 6 and 5 wide": heads(SelectableKAN(6, 1), SelectableKAN(5, 1)),
@@ -158,24 +156,22 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
 """What can be compared: the presets' own settings; heads of at most 4,000 parameters; modulation by direction."""
 
 
-def quantised(field: nn.Module, bits: int) -> nn.Module:
-    """The field with every parameter rounded to 2^bits - 1 steps between its tensor's extremes."""
+def quantise(field: nn.Module, bits: int) -> None:
+    """Round every parameter to 2^bits values between its tensor's extremes."""
     with torch.no_grad():
         for parameter in field.parameters():
             lo, hi = parameter.min(), parameter.max()
             step = ((hi - lo) / (2**bits - 1)).clamp(min=1e-12)
             parameter.copy_(lo + ((parameter - lo) / step).round() * step)
-    return field
 
 
-def head_parameters(field: nn.Module) -> int:
-    """Of all but grids; of networks that chose, what their values depend on."""
-    count = 0
-    for name, child in field.named_children():
-        if name != "encoding":
-            chose = isinstance(child, SelectableNetwork)
-            count += child.active_parameters() if chose else sum(p.numel() for p in child.parameters())
-    return count
+def network_parameters(field: nn.Module) -> int:
+    """Of its networks alone; where one has chosen, what its values depend on."""
+    networks = [child for name, child in field.named_children() if name.endswith("network")]
+    return sum(
+        one.active_parameters() if isinstance(one, SelectableNetwork) else sum(p.numel() for p in one.parameters())
+        for one in networks
+    )
 
 
 @dataclass
@@ -205,10 +201,10 @@ def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int
     n_steps = take_turns({name: trial.steps() for name, trial in trials.items()})
     if bits is not None:
         for trial in trials.values():
-            quantised(trial.field, bits)
+            quantise(trial.field, bits)
     scores = {name: scene.evaluate(predictor(trial.field.eval())).results for name, trial in trials.items()}
     metrics = list(next(iter(scores.values())))
-    head = ["setting", *metrics, "parameters", "without grids", "steps", "million samples"]
+    head = ["setting", *metrics, "parameters", "of networks", "steps", "million samples"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in sorted(scores, key=lambda name: -scores[name][metrics[0]]):
         field = trials[name].field
@@ -216,7 +212,7 @@ def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int
         numbers = [number(metric, scores[name][metric]) for metric in metrics]
         work = [
             f"{n_parameters:,}",
-            f"{head_parameters(field):,}",
+            f"{network_parameters(field):,}",
             str(n_steps[name]),
             f"{trials[name].n_samples / 1e6:.3g}",
         ]

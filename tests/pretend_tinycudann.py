@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ class Native:
         return torch.cat(parts).to("cuda")
 
 
-class Module(torch.nn.Module):
+class Module(torch.nn.Module, ABC):
     def __init__(self, native: Native, n_output_dims: int, dtype: torch.dtype, seed: int) -> None:
         super().__init__()
         self.native_tcnn_module = native
@@ -74,8 +75,8 @@ class Module(torch.nn.Module):
         out = self.body(_Times.apply(x, 1 / self.loss_scale), params)
         return _Times.apply(out, self.loss_scale)[:n, : self.n_output_dims]
 
-    def body(self, x: Tensor, params: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def body(self, x: Tensor, params: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@
 namespace fieldfit {
 namespace {
 
-constexpr int kBlock = 32768;  // samples whose coordinates and features stay in the cache between levels
+constexpr int kBlock = 32768;  // samples that pass by one level before the next: each level is read once for all of them
+constexpr int kAhead = 64;  // samples whose cotangents are on their way while others are at work
 constexpr int64_t kFarBytes = 1 << 19;  // of a level that is worth fetching ahead
 
 // The features of one vertex, as one short vector.
@@ -135,7 +136,7 @@ void add_level(const GridLevel& level, const GridCotangents& of, int width, floa
     int count = static_cast<int>(std::min<int64_t>(kBlock, of.n - begin));
     block.fill(of.x, begin, count);
     for_samples<D, F, true>(block, count, level, table, [&](int i, int s, const Corners<D, F>& corners) {
-      __builtin_prefetch(of.d_out + (begin + i + 64) * width);
+      __builtin_prefetch(of.d_out + (begin + i + kAhead) * width);
       typename V::Vector d = V::load(of.d_out + (begin + i) * width);
       for (int c = 0; c < (1 << D); ++c) {
         uint32_t first = corners.first[c][s];

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -53,8 +53,17 @@ class KanLayer(nn.Module):
         return self.basis.product(x, self.weight.flatten(1), self.bias)
 
 
+@runtime_checkable
+class LearnedFunctions(Protocol):
+    """A layer that can lay its functions' grids anew."""
+
+    def update_grid(self, x: Float[Tensor, "N I"]) -> None:
+        """Grids to where inputs like `x` lie."""
+        ...
+
+
 class KanStack(nn.Module):
-    """Layers of learned functions, one after another: each has `update_grid` and values for features."""
+    """Layers of learned functions, one after another."""
 
     def __init__(
         self,
@@ -78,7 +87,8 @@ class KanStack(nn.Module):
     def calibrate(self, x: Float[Tensor, "N X"], generator: torch.Generator) -> None:
         """Fit the grids of splines to what each layer sees."""
         for layer in self.layers:
-            cast("KanLayer", layer).update_grid(x)
+            assert isinstance(layer, LearnedFunctions)
+            layer.update_grid(x)
             x = layer(x)
 
     def forward(

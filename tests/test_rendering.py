@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,25 @@ def test_gradients_of_the_fused_pass_are_those_of_the_operations_in_double_preci
     for got, truth in zip(gradients(field, *seen[:3]), gradients(wide, *expected), strict=True):
         assert bool((truth != 0).any())
         RENDERED_GRADIENTS.check(got, truth)
+
+
+def test_a_wide_field_follows_a_narrow_one() -> None:
+    """A pass takes over the buffers of the pass before it, whatever the widths of its field."""
+    rays = rays_at(3000)
+
+    def pulled(features: int) -> torch.Tensor:
+        encoding = replace(SMALL.encoding, features_per_level=features)
+        field = RadianceField(replace(SMALL, encoding=encoding), BOX, unbounded=False)
+        initialise(field, 0)
+        render_rays(field, rays).rgb.sum().backward()
+        gradient = field.encoding.get_parameter("table").grad
+        assert gradient is not None
+        return gradient
+
+    pulled(1)
+    after_a_narrow_one = pulled(8)
+    assert bool((after_a_narrow_one != 0).any())
+    assert torch.equal(pulled(8), after_a_narrow_one)
 
 
 def test_a_fused_pass_goes_back_once() -> None:

@@ -8,15 +8,17 @@
 namespace fieldfit {
 namespace {
 
-// Makes room for at least n samples.
+// Makes room for at least n samples. A block may come from a tape of another model: each array is asked for its own size.
 void grow(BlockTape& block, int64_t n, int width, int latent) {
-  if (n <= static_cast<int64_t>(block.owner.size())) return;
-  size_t size = static_cast<size_t>(std::max<int64_t>(n, block.owner.size() * 3 / 2));
-  block.owner.resize(size);
-  for (auto* values : {&block.x[0], &block.x[1], &block.x[2], &block.t0, &block.t1, &block.sigma}) values->resize(size);
-  block.rgb.resize(size * 3);
-  block.features.resize(size * width);
-  block.latent.resize(size * latent);
+  auto room = [&](auto& values, int64_t per_sample) {
+    size_t size = values.size(), needed = static_cast<size_t>(n * per_sample);
+    if (needed > size) values.resize(std::max(needed, size * 3 / 2));
+  };
+  for (auto* values : {&block.x[0], &block.x[1], &block.x[2], &block.t0, &block.t1, &block.sigma}) room(*values, 1);
+  room(block.owner, 1);
+  room(block.rgb, 3);
+  room(block.features, width);
+  room(block.latent, latent);
 }
 
 // Fills `block` with the samples of the wavefront's rays, up to where each has become opaque.

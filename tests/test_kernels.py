@@ -111,7 +111,18 @@ MARCHES = [
     MarchShape(16, True, 0.01, 20.0, 0.02, 0.02, 1000),
     MarchShape(16, False, 0.01, 20.0, 0.02, 0.0, 3),
     MarchShape(1, False, 0.0, 5.0, 0.3, 0.0, 100),
+    MarchShape(21, False, 0.01, 20.0, 0.02, 0.0, 1000),
+    MarchShape(64, False, 0.01, 20.0, 0.02, 0.0, 1000),
+    MarchShape(96, True, 0.01, 20.0, 0.02, 0.02, 1000),
 ]
+
+
+def clouds(resolution: int, generator: torch.Generator) -> Tensor:
+    """Occupied cells [R, R, R], a third of those in scattered cubes of four cells' edge; half of space is wholly empty."""
+    cubes = torch.rand((-(-resolution // 4),) * 3, generator=generator) < 0.5
+    for axis in range(3):
+        cubes = cubes.repeat_interleave(4, axis).narrow(axis, 0, resolution)
+    return cubes & (torch.rand(cubes.shape, generator=generator) < 0.3)
 
 
 def run_march() -> None:
@@ -120,7 +131,7 @@ def run_march() -> None:
     directions = torch.nn.functional.normalize(torch.rand(301, 3, generator=g) - origins, dim=1)
     directions[:3] = torch.eye(3)  # along the axes: a zero in the direction
     for shape in MARCHES:
-        occupied = torch.rand((shape.resolution,) * 3, generator=g) < 0.3
+        occupied = clouds(shape.resolution, g)
         jitter = torch.rand(301, generator=g)
         got = ops.march(origins, directions, jitter, pack_bits(occupied), shape)
         wide = origins.double(), directions.double(), jitter.double()

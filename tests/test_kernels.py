@@ -118,7 +118,7 @@ MARCHES = [
 
 
 def clouds(resolution: int, generator: torch.Generator) -> Tensor:
-    """Occupied cells [R, R, R], a third of those in scattered cubes of four cells' edge; half of space is wholly empty."""
+    """Occupied cells [R, R, R]: a third of those in scattered cubes of four cells; half of space is wholly empty."""
     cubes = torch.rand((-(-resolution // 4),) * 3, generator=generator) < 0.5
     for axis in range(3):
         cubes = cubes.repeat_interleave(4, axis).narrow(axis, 0, resolution)

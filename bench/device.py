@@ -11,6 +11,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import Tensor
 
-from fields.kernels import cuda, ops, reference
+from fields.kernels import cam, cuda, kan, ops, rbf, reference, reference_cam, reference_kan, reference_rbf
 from fields.kernels.bits import pack_bits, unpack_bits
 from fields.kernels.cuda import Core
-from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape, grid_shape
+from fields.kernels.reference_rbf import RbfWeights
+from fields.kernels.shapes import ALIGNMENT, CamShape, GridShape, MarchShape, MlpShape, ModulationAxis, grid_shape
 
 GPU = torch.device("cuda", 0)
 PRESET = grid_shape(3, 8, 4, 16, 1024, 2**17)
@@ -120,6 +122,52 @@ def check_mlp(report: Report, core: Core, half: bool, g: torch.Generator) -> Non
         report.error(f"{name} forward", out, expected.detach(), limit)
         report.error(f"{name} d_x", d_x, wide[0].grad, limit * flips)
         report.error(f"{name} d_params", d_params, wide[1].grad, limit * flips)
+
+
+def check_layers(report: Report, g: torch.Generator) -> None:
+    """Through autograd, as fields use them: values and the gradients of everything."""
+    axes = ModulationAxis(10, wraps=True), ModulationAxis(5)
+    for each in (False, True):
+        shape = CamShape(MlpShape((32, 64, 64, 3), "silu", "identity", bias=True), axes, each, True)
+        inputs = [normal(g, 3001, 32), uniform(g, 3001, 2), normal(g, shape.mlp.size) / 8, normal(g, *shape.grids)]
+        name = f"cam 32-64-64-3 {'each channel' if each else 'one pair'}"
+        check_layer(report, name, g, inputs, partial(cam.cam, shape=shape), partial(reference_cam.cam, shape=shape))
+    inputs = [normal(g, 3001, 64), normal(g, 6), normal(g, 8, 4)]
+    check_layer(report, "rational 64 in 8 groups", g, inputs, kan.rational, reference_kan.rational)
+    inputs, how = [normal(g, 3001, 32), normal(g, 16, 32 * 9) / 16, normal(g, 16)], (8, -2.0, 0.6)
+    check_layer(
+        report,
+        "bumps 32-16",
+        g,
+        inputs,
+        lambda x, w, b: kan.bump_layer(x, w, b, *how),
+        lambda x, w, b: reference_kan.bump_layer(x, w, b, *how),
+    )
+    inputs = [normal(g, 3001, 32), normal(g, 64, 32), normal(g, 64, 32), normal(g, 4, 64), normal(g, 4)]
+    check_layer(
+        report, "rbf 32-64-4", g, inputs,
+        lambda x, *w: rbf.rbf(x, RbfWeights(*w)), lambda x, *w: reference_rbf.rbf(x, RbfWeights(*w)),
+    )  # fmt: skip
+
+
+def check_layer(
+    report: Report,
+    name: str,
+    g: torch.Generator,
+    inputs: list[Tensor],
+    ours: Callable[..., Tensor],
+    truth: Callable[..., Tensor],
+) -> None:
+    """One layer against its reference."""
+    narrow, wide = [t.requires_grad_() for t in inputs], [t.detach().double().requires_grad_() for t in inputs]
+    got, want = ours(*narrow), truth(*wide)
+    d_out = normal(g, *got.shape)
+    got.backward(d_out)
+    want.backward(d_out.double())
+    report.error(f"{name} forward", got.detach(), want.detach(), 1e-5)
+    for i, (a, b) in enumerate(zip(narrow, wide, strict=True)):
+        assert a.grad is not None and b.grad is not None
+        report.error(f"{name} gradient {i}", a.grad, b.grad, 1e-4)
 
 
 def check_rest(report: Report, core: Core, g: torch.Generator) -> None:
@@ -317,6 +365,7 @@ def main() -> int:
     check_grid(report, cuda.core(), g)
     check_mlp(report, cuda.core(), False, g)
     check_mlp(report, cuda.core(half=True), True, g)
+    check_layers(report, g)
     check_rest(report, cuda.core(), g)
     check_render(report, g)
     if not quick:

@@ -5,6 +5,7 @@
     python bench/presets.py video PATH --minutes 0.5
     python bench/presets.py capture PATH --minutes 1.25 --downscale 2 --out bench/presets.md
     python bench/presets.py capture PATH --about heads          # small networks of learned functions behind the grid
+    python bench/presets.py capture PATH --about neurons        # Gaussian ones, with two kinds of colour
     python bench/presets.py capture PATH --about modulation --bits 8
 
 The fits take turns of a second, so that noise of the machine hits all alike; each has its own clock and schedule. What
@@ -27,7 +28,7 @@ from turns import take_turns
 from fields.encodings import Hash
 from fields.field import Field, RadianceField, RadianceFieldConfig, build, initialise
 from fields.fitting import Step, fit
-from fields.networks import CAM, KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN
+from fields.networks import CAM, KAN, MLP, RBF, Harmonics, NetworkConfig, RationalKAN, SelectableKAN
 from fields.networks.kan.selectable import SelectableNetwork
 from fields.presets import Config, preset
 from fields.rendering.render import predictor
@@ -121,6 +122,15 @@ def heads(density: NetworkConfig, color: NetworkConfig) -> Change:
     return radiance(lambda f: replace(f, density=density, color=color))
 
 
+def harmonic(degree: int) -> Change:
+    """Gaussian neurons, and colours as harmonics of the direction, whose coefficients the neurons give."""
+    return radiance(
+        lambda f: replace(
+            f, density=RBF(), color=Harmonics(), harmonics_degree=degree, latent_dim=1 + 3 * degree * degree
+        )
+    )
+
+
 def small_grid(color: NetworkConfig) -> Change:
     """At most 600,000 parameters in all, and this network for the colour."""
     return radiance(
@@ -144,6 +154,14 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
             "S-KAN, 6 and 5 wide": heads(SelectableKAN(6, 1), SelectableKAN(5, 1)),
         }
     },
+    "neurons": {
+        "capture": {
+            "the preset's perceptrons": lambda config: config,
+            "Gaussian neurons, twice": heads(RBF(), RBF()),
+            "Gaussian neurons, then harmonics of degree 2": harmonic(2),
+            "Gaussian neurons, then harmonics of degree 3": harmonic(3),
+        }
+    },
     "modulation": {
         "capture": {
             "the network alone": small_grid(replace(MODULATED, norm="none", modulated=False)),
@@ -153,7 +171,8 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
         }
     },
 }
-"""What can be compared: the presets' own settings; heads of at most 4,000 parameters; modulation by direction."""
+"""What can be compared: the presets' own settings; heads of at most 4,000 parameters; Gaussian neurons; modulation by
+direction."""
 
 
 def quantise(field: nn.Module, bits: int) -> None:

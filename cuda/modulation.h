@@ -5,6 +5,9 @@
 
 namespace fieldfit {
 
+constexpr int kMaxAxes = 6;
+constexpr float kNormEps = 1e-5f;  // added to the variance of features
+
 struct ModulationAxis {
   int32_t vertices;  // >= 1
   int32_t wraps;     // whether 0 and 1 are the same place; then no vertex lies at 1

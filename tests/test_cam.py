@@ -162,7 +162,7 @@ def test_gradients_are_the_same_every_time_and_without_a_tape(threads: int, gene
         torch.autograd.grad(cam.cam(x, at, params, grids, shape), [x, at, params, grids], d_out) for _ in range(2)
     )
     without = [torch.empty_like(t) for t in (x, at, params, grids.view(-1))]
-    cam.spec(shape).backward(
+    cam.spec(shape, x).backward(
         x.detach(), at.detach(), params.detach(), grids.detach().view(-1), None, None, d_out, *without, None
     )
     for a, b, c in zip(first, second, without, strict=True):

@@ -7,9 +7,6 @@ GPU executes them, and how fast, is not in it: bench/device.py, on a machine tha
 
 from __future__ import annotations
 
-import itertools
-import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -325,60 +322,6 @@ def run_render(core: Core, n: int, least: float, scene: Scene = SCENE) -> None:
 def test_render(shim: Shim, half: bool) -> None:
     """More rays than places, so that places are filled again; rays that become opaque, and rays that leave."""
     run_render(core_of(shim, half), 200, 0.05)
-
-
-BARRIER = re.compile(r"\b__(sync\w+)\((\)?)")
-OPTIONAL_BARRIERS = """
-namespace shim {
-inline bool left_out(int barrier) {
-  static const char* s = getenv("LEFT_OUT");
-  return s && atoi(s) == barrier;
-}
-inline void syncthreads(int barrier) { if (!left_out(barrier)) __syncthreads(); }
-inline void syncwarp(int barrier) { if (!left_out(barrier)) __syncwarp(); }
-inline int syncthreads_or(int barrier, int predicate) {
-  return left_out(barrier) ? unordered_vote(predicate) != 0 : __syncthreads_or(predicate);
-}
-}  // namespace shim
-"""
-"""For every kind of barrier in the sources, what has a number and can be left out; without it, a vote still counts."""
-
-
-def mutated(folder: Path) -> tuple[Path, int]:
-    """A copy of the sources in which an environment variable names a barrier to leave out, and how many there are."""
-    cuda_folder, count = folder / "cuda", itertools.count()
-
-    def numbered(barrier: re.Match[str]) -> str:
-        return f"shim::{barrier[1]}({next(count)}{barrier[2] or ', '}"
-
-    shutil.copytree(ROOT / "cuda", cuda_folder)
-    for path in sorted([*cuda_folder.glob("gpu/*.cuh"), *cuda_folder.glob("gpu/*.cu")]):
-        path.write_text(BARRIER.sub(numbered, path.read_text()))
-    header = cuda_folder / "gpu/shim/shim.h"
-    header.write_text(header.read_text() + OPTIONAL_BARRIERS)
-    return cuda_folder, next(count)
-
-
-def everything(shim: Shim) -> None:
-    """Each kernel that has a barrier, on inputs that take more than one tile of each block."""
-    run_mlp(core_of(shim), SMALL, 150)
-    run_mlp(core_of(shim), MlpShape((20, 5), "relu", "identity", bias=False), 150)
-    run_mlp(core_of(shim), MlpShape((20, 8, 5), "relu", "identity", bias=False), 1100, with_d_x=False)
-    run_mlp(core_of(shim, half=True), SMALL, 40)
-    run_render(core_of(shim), 40, 0.05, WIDE)
-    run_render(core_of(shim, half=True), 100, 0.05)
-
-
-def test_every_barrier_is_needed(folder: Path) -> None:
-    """Leave out any one barrier, and ThreadSanitizer sees the race or a result is wrong."""
-    sources, count = mutated(folder)
-    assert count >= 10
-    shim = Shim("thread", folder, sources)
-    everything(shim)
-    for barrier in range(count):
-        shim.environment["LEFT_OUT"] = str(barrier)
-        with pytest.raises((ShimError, AssertionError)):
-            everything(shim)
 
 
 def test_threads_that_run_past_an_array_are_seen(folder: Path) -> None:

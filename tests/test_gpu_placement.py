@@ -57,6 +57,26 @@ def test_every_command_runs_on_a_gpu(
         fieldfit("export", "run", "out.ply", "--resolution", "16", *on_gpu)
 
 
+LAYERS = {
+    "cam": "CamSpec.forward",
+    "rbf": "rbf_forward",
+    "kan-rbf": "bump_layer_forward",
+    "kan-rational": "rational_forward",
+}
+
+
+@pytest.mark.parametrize("network", LAYERS)
+def test_layers_of_every_kind_run_on_a_gpu(
+    network: str, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fieldfit(
+        "fit", write_image(tmp_path / "data.png"), "--out", "run", "--network", network, *SMALL, "--device", "cuda"
+    )
+    fieldfit("eval", "run", "--device", "cuda")
+    assert LAYERS[network] in kernels.called
+
+
 def test_tensors_in_two_places_are_refused(kernels: Kernels) -> None:
     x, params = torch.zeros(2, 3), torch.zeros(6)
     shape = MlpShape((3, 2), "relu", "identity", bias=False)

@@ -5,9 +5,7 @@
 
 namespace fieldfit {
 
-constexpr int kMaxAxes = 6;
 constexpr int kMaxCorners = 1 << kMaxAxes;
-constexpr float kNormEps = 1e-5f;
 
 // Hidden layers h' = act(scale(at) norm(W h + b) + shift(at)), then a plain layer.
 struct Cam {

@@ -118,13 +118,60 @@ class RbfTile {
 
   void backward(const float* phi, const float* d_out, int n, Sums& to, float* d_x) {
     int rows = round_rows(n), o = p_.layer.outputs, k = p_.layer.neurons;
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < o; ++j) to.bias[j] += d_out[static_cast<int64_t>(i) * o + j];
+    }
+    switch (o) {
+      case 1:
+        few_outputs<1>(phi, d_out, n, to);
+        break;
+      case 2:
+        few_outputs<2>(phi, d_out, n, to);
+        break;
+      case 3:
+        few_outputs<3>(phi, d_out, n, to);
+        break;
+      case 4:
+        few_outputs<4>(phi, d_out, n, to);
+        break;
+      default:
+        many_outputs(phi, d_out, n, to);
+    }
+    product_add({g_, 1, p_.pad_neurons, z_, p_.width, to.distance.data(), p_.width, n}, (k + 3) / 4 * 4, p_.width);
+    if (d_x) cotangents(n, rows, d_x);
+  }
+
+ private:
+  // Cotangents of half distances, and the sums for weights and constants, in one pass over the neurons.
+  template <int O>
+  void few_outputs(const float* phi, const float* d_out, int n, Sums& to) {
+    for (int j = 0; j < p_.pad_neurons; j += kLanes) {
+      FloatV weight[O], d_weight[O], total = load(to.total.data() + j);
+      for (int o = 0; o < O; ++o) {
+        weight[o] = load(p_.weight + o * p_.pad_neurons + j);
+        d_weight[o] = load(to.weight.data() + o * p_.pad_neurons + j);
+      }
+      for (int i = 0; i < n; ++i) {
+        const float* d = d_out + static_cast<int64_t>(i) * O;
+        int64_t at = static_cast<int64_t>(i) * p_.pad_neurons + j;
+        FloatV f = load(phi + at), d_phi = splat<FloatV>(d[0]) * weight[0];
+        for (int o = 1; o < O; ++o) d_phi = fma(splat<FloatV>(d[o]), weight[o], d_phi);
+        for (int o = 0; o < O; ++o) d_weight[o] = fma(splat<FloatV>(d[o]), f, d_weight[o]);
+        FloatV g = rbf_vjp(f, d_phi);
+        store(g_ + at, g);
+        total = total + g;
+      }
+      for (int o = 0; o < O; ++o) store(to.weight.data() + o * p_.pad_neurons + j, d_weight[o]);
+      store(to.total.data() + j, total);
+    }
+  }
+
+  // The same by products.
+  void many_outputs(const float* phi, const float* d_out, int n, Sums& to) {
+    int rows = round_rows(n), o = p_.layer.outputs;
     memset(y_, 0, sizeof(float) * kTile * p_.pad_outputs);
     for (int i = 0; i < n; ++i) memcpy(y_ + i * p_.pad_outputs, d_out + static_cast<int64_t>(i) * o, sizeof(float) * o);
-    for (int i = 0; i < n; ++i) {
-      for (int j = 0; j < o; ++j) to.bias[j] += y_[i * p_.pad_outputs + j];
-    }
     product_add({y_, 1, p_.pad_outputs, phi, p_.pad_neurons, to.weight.data(), p_.pad_neurons, n}, (o + 3) / 4 * 4, p_.pad_neurons);
-
     product<Start::kZero, End::kStore>({y_, p_.pad_outputs, 1, p_.weight, p_.pad_neurons, g_, p_.pad_neurons, o}, rows, p_.pad_neurons);
     for (int i = 0; i < n; ++i) {
       for (int j = 0; j < p_.pad_neurons; j += kLanes) {
@@ -134,11 +181,8 @@ class RbfTile {
         store(to.total.data() + j, load(to.total.data() + j) + g);
       }
     }
-    product_add({g_, 1, p_.pad_neurons, z_, p_.width, to.distance.data(), p_.width, n}, (k + 3) / 4 * 4, p_.width);
-    if (d_x) cotangents(n, rows, d_x);
   }
 
- private:
   void cotangents(int n, int rows, float* d_x) {
     int d = p_.layer.features;
     product<Start::kZero, End::kStore>({g_, p_.pad_neurons, 1, p_.backward, p_.width, d_z_, p_.width, p_.layer.neurons}, rows, p_.width);

@@ -3,52 +3,6 @@
 #include "mlp_block.cuh"
 
 namespace fieldfit {
-namespace {
-
-// to[j, k] += sum_r d(j, r) h(k, r), or = where it is the block's first tile.
-FF_LANE void weight_gradient(const float* d, const float* h, int n_out, int n_in, float* to, bool first) {
-  int column = static_cast<int>(threadIdx.x) % kSide, row = static_cast<int>(threadIdx.x) / kSide;
-  for (int jk = 0, inner = (n_in + kColumns - 1) / kColumns; jk < inner * ((n_out + kColumns - 1) / kColumns); ++jk) {
-    int j0 = jk / inner * kColumns + row, k0 = jk % inner * kColumns + column;
-    float acc[4][4] = {};
-    for (int r = 0; r < kRows; r += 4) {
-      float4 a[4], b[4];
-      FF_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        int j = j0 + i * kSide, k = k0 + i * kSide;
-        a[i] = *reinterpret_cast<const float4*>(d + (j < n_out ? j : n_out - 1) * kStride + r);
-        b[i] = *reinterpret_cast<const float4*>(h + (k < n_in ? k : n_in - 1) * kStride + r);
-      }
-      FF_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        FF_UNROLL
-        for (int m = 0; m < 4; ++m) {
-          acc[i][m] = fma(a[i].x, b[m].x, fma(a[i].y, b[m].y, fma(a[i].z, b[m].z, fma(a[i].w, b[m].w, acc[i][m]))));
-        }
-      }
-    }
-    FF_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      FF_UNROLL
-      for (int m = 0; m < 4; ++m) {
-        int j = j0 + i * kSide, k = k0 + m * kSide;
-        if (j >= n_out || k >= n_in) continue;
-        float* at = to + j * n_in + k;
-        *at = first ? acc[i][m] : *at + acc[i][m];
-      }
-    }
-  }
-}
-
-FF_LANE void bias_gradient(const float* d, int n_out, float* to, bool first) {
-  for (int j = static_cast<int>(threadIdx.x); j < n_out; j += kThreads) {
-    float sum = first ? 0.0f : to[j];
-    for (int r = 0; r < kRows; ++r) sum += d[j * kStride + r];
-    to[j] = sum;
-  }
-}
-
-}  // namespace
 
 // Shared memory: the weight tile, then two buffers of the widest layer.
 FF_KERNEL(kThreads, 2)

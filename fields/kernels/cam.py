@@ -1,7 +1,7 @@
 """Perceptrons with coordinate-aware modulation as one differentiable operation.
 
-float32 tensors on a CPU go to the native core, which computes all layers of a tile of samples while it is in the cache.
-Everything else, NVIDIA GPUs included, goes to the torch reference, which also has gradients of gradients.
+float32 tensors go to a core, which computes all layers of a tile of samples while it is in the cache. Everything else
+goes to the torch reference, which also has gradients of gradients.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -17,17 +17,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fields.kernels import native, reference_cam
+from fields.kernels import ops, reference_cam
 from fields.kernels.ops import ACTIVATIONS
 from fields.kernels.shapes import CamShape
 
 
+def spec(shape: CamShape, *tensors: Tensor) -> Any:
+    """The network as the core of these tensors takes it."""
+    return _spec(shape, ops.core_for(*tensors))
+
+
 @functools.cache
-def spec(shape: CamShape) -> Any:
-    """The network as the native core takes it."""
+def _spec(shape: CamShape, core: Any) -> Any:
     kinds = ACTIVATIONS[shape.mlp.activation], ACTIVATIONS[shape.mlp.output_activation]
     axes = [(axis.vertices, axis.wraps) for axis in shape.axes]
-    return native.core().CamSpec(list(shape.mlp.dims), *kinds, axes, shape.each, shape.normalised)
+    return core.CamSpec(list(shape.mlp.dims), *kinds, axes, shape.each, shape.normalised)
 
 
 class _Cam(torch.autograd.Function):
@@ -43,8 +47,8 @@ class _Cam(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         out = x.new_empty(len(x), shape.mlp.dims[-1])
-        tape = native.core().Tape() if keep else None
-        spec(shape).forward(x, at, params.detach(), grids.detach().view(-1), *further, out, tape)
+        tape = ops.core_for(x).Tape() if keep else None
+        spec(shape, x, at).forward(x, at, params.detach(), grids.detach().view(-1), *further, out, tape)
         ctx.save_for_backward(x, at, params, grids, *further)
         ctx.shape, ctx.tape = shape, tape
         return out
@@ -58,7 +62,7 @@ class _Cam(torch.autograd.Function):
         d_at = torch.empty_like(at) if wanted_at else None
         d_params = torch.empty_like(params)
         d_grids = torch.empty_like(grids) if wanted_grids else None
-        spec(ctx.shape).backward(
+        spec(ctx.shape, x, at).backward(
             x, at, params.detach(), grids.detach().view(-1), *further, d_out.contiguous(),
             d_x, d_at, d_params, None if d_grids is None else d_grids.view(-1), ctx.tape,
         )  # fmt: skip
@@ -75,7 +79,7 @@ def cam(
     index: Int[Tensor, " N"] | None = None,
 ) -> Float[Tensor, "N O"]:
     """Values for [x, aux[index]] at the coordinates `at`; all but `aux` and `index` get gradients."""
-    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, at, params, grids)):
+    if not ops.is_native(x, at, params, grids):
         return reference_cam.cam(x, at, params, grids, shape, aux, index)
     further = None if aux is None else aux.detach().contiguous(), None if index is None else index.contiguous()
     keep = torch.is_grad_enabled()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fields.kernels import nvrtc
+from fields.kernels import cuda_layers, nvrtc
 from fields.kernels.cuda_arguments import AdamRule, MachineOf, each, each_warp, expect, expect_tensor
 from fields.kernels.cuda_grid import GridSpec
 from fields.kernels.cuda_march import Samples, march, prepare
@@ -29,6 +29,7 @@ class Core:
         self.machine_of = machine_of
         self.GridSpec = functools.partial(GridSpec, machine_of)
         self.MlpSpec = functools.partial(MlpSpec, machine_of, half)
+        self.CamSpec = functools.partial(cuda_layers.CamSpec, machine_of)
         self.RadianceTape = RadianceTape
 
     def Tape(self) -> None:
@@ -56,6 +57,35 @@ class Core:
         expect_tensor("d_x", d_x, x.shape)
         n = x.numel()
         each(self.machine_of(x), "encodings.cu", "frequency_backward", n, (n_frequencies, n, x, d_out, d_x))
+
+    def rational_forward(self, x: Tensor, numerator: Tensor, denominator: Tensor, out: Tensor) -> None:
+        """The rational activation."""
+        cuda_layers.rational_forward(self.machine_of(x), x, numerator, denominator, out)
+
+    def rational_backward(self, *tensors: Tensor) -> None:
+        """`tensors`: x, numerator, denominator, d_out, then the gradients of the first three, written."""
+        x, numerator, denominator, d_out, d_x, d_numerator, d_denominator = tensors
+        d = d_x, d_numerator, d_denominator
+        cuda_layers.rational_backward(self.machine_of(x), (x, numerator, denominator), d_out, d)
+
+    def bump_layer_forward(
+        self, x: Tensor, weight: Tensor, bias: Tensor, count: int, first: float, spacing: float, out: Tensor
+    ) -> None:
+        """The layer of Gaussian bumps."""
+        cuda_layers.bump_layer_forward(self.machine_of(x), x, weight, bias, (count, first, spacing), out)
+
+    def bump_layer_backward(self, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> None:
+        """`rest`: bumps, the first, their spacing; d_out; d_x, which may be None, and d_weight, written."""
+        shape, (d_out, d_x, d_weight) = rest[:3], rest[3:]
+        cuda_layers.bump_layer_backward(self.machine_of(x), (x, weight, bias), shape, d_out, d_x, d_weight)
+
+    def rbf_forward(self, x: Tensor, *rest: Any) -> None:
+        """`rest`: centres, log precisions, weight, bias; out, which is written; no tape."""
+        cuda_layers.rbf_forward(self.machine_of(x), x, rest[:4], rest[4])
+
+    def rbf_backward(self, x: Tensor, *rest: Any) -> None:
+        """`rest`: as in forward; d_out; the gradients of the four, and d_x, which may be None, written; no tape."""
+        cuda_layers.rbf_backward(self.machine_of(x), x, rest[:4], *rest[4:7])
 
     def march(
         self, origins: Tensor, directions: Tensor, jitter: Tensor | None, occupancy: Tensor, *steps: int | float

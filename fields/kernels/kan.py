@@ -1,4 +1,4 @@
-"""Layers of learned functions, differentiable: the native core computes float32 on a CPU, the torch reference all else.
+"""Layers of learned functions, differentiable: a core computes float32 on a CPU or a GPU, the torch reference the rest.
 
 Gradients of gradients are those of the reference: where a graph of the backward pass is wanted, it is evaluated again
 there.
@@ -15,18 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fields.kernels import native, reference_kan
-
-
-def _is_native(*tensors: Tensor) -> bool:
-    return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+from fields.kernels import ops, reference_kan
 
 
 class _Rational(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
         out = torch.empty_like(x)
-        native.core().rational_forward(x, numerator.detach(), denominator.detach(), out)
+        ops.core_for(x).rational_forward(x, numerator.detach(), denominator.detach(), out)
         ctx.save_for_backward(x, numerator, denominator)
         return out
 
@@ -36,7 +32,7 @@ class _Rational(torch.autograd.Function):
         if torch.is_grad_enabled():  # a graph of this pass is wanted
             return _through_reference(reference_kan.rational(*inputs), inputs, d_out)
         d = tuple(torch.empty_like(t) for t in inputs)
-        native.core().rational_backward(*(t.detach() for t in inputs), d_out.contiguous(), *d)
+        ops.core_for(d_out).rational_backward(*(t.detach() for t in inputs), d_out.contiguous(), *d)
         return d
 
 
@@ -44,7 +40,7 @@ def rational(
     x: Float[Tensor, "N I"], numerator: Float[Tensor, " 6"], denominator: Float[Tensor, "G 4"]
 ) -> Float[Tensor, "N I"]:
     """`reference_kan.rational`; G divides I."""
-    if not _is_native(x, numerator, denominator):
+    if not ops.is_native(x, numerator, denominator):
         return reference_kan.rational(x, numerator, denominator)
     return _Rational.apply(x.contiguous(), numerator.contiguous(), denominator.contiguous())
 
@@ -53,7 +49,7 @@ class _BumpLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, float, float]) -> Tensor:
         out = x.new_empty(len(x), len(weight))
-        native.core().bump_layer_forward(x, weight.detach(), bias.detach(), *shape, out)
+        ops.core_for(x).bump_layer_forward(x, weight.detach(), bias.detach(), *shape, out)
         ctx.save_for_backward(x, weight, bias)
         ctx.shape = shape
         return out
@@ -65,7 +61,7 @@ class _BumpLayer(torch.autograd.Function):
             return *_through_reference(reference_kan.bump_layer(*inputs, *ctx.shape), inputs, d_out), None
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_weight, values = torch.empty_like(weight), (x, weight.detach(), bias.detach())
-        native.core().bump_layer_backward(*values, *ctx.shape, d_out.contiguous(), d_x, d_weight)
+        ops.core_for(x).bump_layer_backward(*values, *ctx.shape, d_out.contiguous(), d_x, d_weight)
         return d_x, d_weight, d_out.sum(0), None
 
 
@@ -78,7 +74,7 @@ def bump_layer(
     spacing: float,
 ) -> Float[Tensor, "N O"]:
     """`reference_kan.bump_layer`, the terms of a point never written to memory."""
-    if not _is_native(x, weight, bias):
+    if not ops.is_native(x, weight, bias):
         return reference_kan.bump_layer(x, weight, bias, count, first, spacing)
     return _BumpLayer.apply(x.contiguous(), weight.contiguous(), bias.contiguous(), (count, first, spacing))
 

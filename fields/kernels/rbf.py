@@ -1,6 +1,6 @@
-"""The layer of Gaussian neurons, differentiable: fused on a CPU in float32.
+"""The layer of Gaussian neurons, differentiable: fused in float32, on a CPU or a GPU.
 
-Tensors on other devices and of other precisions go to the torch reference, which also has gradients of gradients.
+Tensors of other precisions go to the torch reference, which also has gradients of gradients.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fields.kernels import native, reference_rbf
+from fields.kernels import ops, reference_rbf
 from fields.kernels.reference_rbf import RbfWeights
 
 
@@ -23,8 +23,9 @@ class _Rbf(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: bool, *weights: Tensor) -> Tensor:
         out = x.new_empty(len(x), len(weights[3]))
-        tape = native.core().Tape() if keep else None
-        native.core().rbf_forward(x.detach(), *(w.detach() for w in weights), out, tape)
+        core = ops.core_for(x)
+        tape = core.Tape() if keep else None
+        core.rbf_forward(x.detach(), *(w.detach() for w in weights), out, tape)
         ctx.save_for_backward(x, *weights)
         ctx.tape = tape
         return out
@@ -36,12 +37,12 @@ class _Rbf(torch.autograd.Function):
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         gradients = tuple(torch.empty_like(w) for w in weights)
         plain = (w.detach() for w in weights)
-        native.core().rbf_backward(x.detach(), *plain, d_out.contiguous(), gradients, d_x, ctx.tape)
+        ops.core_for(x).rbf_backward(x.detach(), *plain, d_out.contiguous(), gradients, d_x, ctx.tape)
         return d_x, None, *gradients
 
 
 def rbf(x: Float[Tensor, "N X"], weights: RbfWeights) -> Float[Tensor, "N O"]:
     """W phi + w0 with phi_k = exp(-1/2 sum_d exp(b_kd) (x_d - c_kd)^2 / X)."""
-    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, *weights)):
+    if not ops.is_native(x, *weights):
         return reference_rbf.rbf(x, weights)
     return _Rbf.apply(x.contiguous(), torch.is_grad_enabled(), *(w.contiguous() for w in weights))

@@ -23,7 +23,20 @@ from fields.encodings import (
 )
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
 from fields.fitting import FitConfig
-from fields.networks import CAM, GLU, KAN, MFN, MLP, RBF, Bottleneck, NetworkConfig, RationalKAN, SelectableKAN, TcnnMLP
+from fields.networks import (
+    CAM,
+    GLU,
+    KAN,
+    MFN,
+    MLP,
+    RBF,
+    Bottleneck,
+    Harmonics,
+    NetworkConfig,
+    RationalKAN,
+    SelectableKAN,
+    TcnnMLP,
+)
 from fields.optim import OptimiserConfig
 from fields.rendering.occupancy import OccupancyConfig
 from scenes.errors import InputError
@@ -330,6 +343,8 @@ def _switched(config: Config, encoding: EncodingName | None, network: NetworkNam
             sines = isinstance(trunk, MFN)  # of position; a latent vector and a direction are better read without
             color = config.field.color if isinstance(trunk, MLP) or sines else trunk
             field = replace(config.field, encoding=new, density=trunk, color=color)
+            if isinstance(trunk, RBF):  # the published head, and a decibel better than neurons for the colour too
+                field = replace(field, color=Harmonics(), harmonics_degree=2, latent_dim=1 + 3 * 2**2)
         case _:
             assert_never(config.field)
     fit = config.fit

@@ -47,16 +47,6 @@ def mutated(folder: Path) -> tuple[Path, list[str]]:
     return cuda_folder, files
 
 
-def networks_and_rays(shim: Shim) -> None:
-    """Each kernel of networks and rendering, on inputs that take more than one tile of each block."""
-    run_mlp(core_of(shim), SMALL, 150)
-    run_mlp(core_of(shim), MlpShape((20, 5), "relu", "identity", bias=False), 150)
-    run_mlp(core_of(shim), MlpShape((20, 8, 5), "relu", "identity", bias=False), 1100, with_d_x=False)
-    run_mlp(core_of(shim, half=True), SMALL, 40)
-    run_render(core_of(shim), 40, 0.05, WIDE)
-    run_render(core_of(shim, half=True), 100, 0.05)
-
-
 def of_fixed_points(case: Case) -> Case:
     """The same, without gradients of the points."""
     return replace(
@@ -66,7 +56,7 @@ def of_fixed_points(case: Case) -> Case:
     )
 
 
-BARRIERED = {
+LAYERS_OF = {
     "cam.cu": named("8-16-3-5-aux0", "20-33-33-5-5-4w-5-silu-each-aux3"),
     "kan.cu": named("rational-24-3", "bumps-24-16-8-alone"),
     "rbf.cu": [case for layer in named("rbf-7-5-2") for case in (layer, of_fixed_points(layer))],
@@ -76,11 +66,22 @@ BARRIERED = {
 
 def exercise(shim: Shim, file: str) -> None:
     """The kernels of a file, on inputs that take more than one tile of each block."""
-    if file not in BARRIERED:
-        networks_and_rays(shim)
-    with computed_by(core_of(shim)):
-        for case in BARRIERED.get(file, []):
-            run_both(case, 300)
+    core, half = core_of(shim), core_of(shim, half=True)
+    match file:
+        case "mlp.cu" | "mlp_block.cuh":
+            run_mlp(core, SMALL, 150)
+            run_mlp(core, MlpShape((20, 5), "relu", "identity", bias=False), 150)
+            run_mlp(core, MlpShape((20, 8, 5), "relu", "identity", bias=False), 1100, with_d_x=False)
+        case "mlp_tensor.cu":
+            run_mlp(half, SMALL, 40)
+        case "render.cu":
+            run_render(core, 40, 0.05, WIDE)
+        case "render_tensor.cu":
+            run_render(half, 100, 0.05)
+        case _:
+            with computed_by(core):
+                for case in LAYERS_OF[file]:
+                    run_both(case, 300)
 
 
 def test_every_barrier_is_needed(tmp_path: Path) -> None:

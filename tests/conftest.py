@@ -7,6 +7,8 @@ file loads. It is not part of what is shipped: users pay nothing for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,6 +16,9 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook(["fields", "scenes", "viewer"], "beartype.beartype")
+
+if TYPE_CHECKING:
+    from cuda_shim import Shim
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50, database=None)
 settings.load_profile("repeatable")
@@ -38,3 +43,17 @@ def one_thread(two_threads: None) -> None:
 def generator() -> torch.Generator:
     """A fresh generator with the same seed for each test."""
     return torch.Generator().manual_seed(20)
+
+
+@pytest.fixture(scope="session")
+def shim_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where programs of the thread shim stay built."""
+    return tmp_path_factory.mktemp("shim")
+
+
+@pytest.fixture(params=["address", "thread"])
+def shim(request: pytest.FixtureRequest, shim_folder: Path) -> Shim:
+    """The thread shim under each sanitizer."""
+    from cuda_shim import Shim
+
+    return Shim(request.param, shim_folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -18,16 +17,6 @@ from test_rbf import CASES as RBF_CASES
 
 from fields.kernels import ops
 from fields.kernels.cuda import Core
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shim")
-
-
-@pytest.fixture(params=["address", "thread"])
-def shim(request: pytest.FixtureRequest, folder: Path) -> Shim:
-    return Shim(request.param, folder)
 
 
 def named(*names: str) -> list[Case]:

@@ -39,16 +39,6 @@ TENSOR_MLPS = [
 MARCHES = [MarchShape(8, False, 0.01, 5.0, 0.05, 0.0, 12), MarchShape(8, True, 0.01, 9.0, 0.05, 0.05, 1000)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shim")
-
-
-@pytest.fixture(params=["address", "thread"])
-def shim(request: pytest.FixtureRequest, folder: Path) -> Shim:
-    return Shim(request.param, folder)
-
-
 def core_of(shim: Shim, half: bool = False) -> Core:
     return Core(lambda _: shim, half)
 
@@ -146,9 +136,9 @@ def test_tensor_mlp(shim: Shim, shape: MlpShape) -> None:
     run_mlp(core, shape, 150)
 
 
-def test_tensor_gradients_keep_tiny_cotangents(folder: Path) -> None:
+def test_tensor_gradients_keep_tiny_cotangents(shim_folder: Path) -> None:
     """Cotangents of a mean over many points lie below what halves can hold; they are scaled, and scaled back."""
-    core, shape, n = core_of(Shim("address", folder), half=True), TENSOR_MLPS[0], 20
+    core, shape, n = core_of(Shim("address", shim_folder), half=True), TENSOR_MLPS[0], 20
     g = torch.Generator().manual_seed(0)
     x, params = torch.randn(n, 20, generator=g), torch.randn(shape.size, generator=g) / 5
     for factor in (0.0, 1e-9, 1e9):
@@ -324,9 +314,9 @@ def test_render(shim: Shim, half: bool) -> None:
     run_render(core_of(shim, half), 200, 0.05)
 
 
-def test_threads_that_run_past_an_array_are_seen(folder: Path) -> None:
+def test_threads_that_run_past_an_array_are_seen(shim_folder: Path) -> None:
     """The sanitizer is at work: a level that is too fine for its table reads past it."""
-    core = core_of(Shim("address", folder))
+    core = core_of(Shim("address", shim_folder))
     shape = next(grid for grid in GRIDS if (grid.dim, grid.features) == (3, 4))
     spec = grid_spec(core, shape)
     spec.levels.level[3].offset += 2**9

@@ -7,21 +7,21 @@ size. Gradients of weights are summed by block in slices, then over slices in th
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fields.kernels.cuda_arguments import MachineOf, blocks, expect, expect_tensor
-from fields.kernels.cuda_mlp import MlpSpec
+from fields.kernels.cuda_mlp import MlpSpec, sum_slices, weight_tile_bytes
 from fields.kernels.nvrtc import Argument, Machine, Program
+from fields.kernels.reference_rbf import MOST_LOG_PRECISION
 
 MAX_AXES = 6
 ROWS = 32
 """Samples of a tile."""
 NUMERATOR, DENOMINATOR = 6, 4
-MOST_LOG_PRECISION = 40.0
-"""`kMostLogPrecision` of cuda/rbf.h."""
 
 
 class ModulationAxis(ctypes.Structure):
@@ -61,13 +61,7 @@ def tiles(machine: Machine, source: str, n: int, columns: int, like: Tensor) -> 
     program = Program(source, (("FF_SIDE", machine.side), ("FF_ROWS", ROWS)))
     kept = columns * (ROWS + 4)
     scratch = like.new_empty(min(blocks(n, ROWS), 4 * machine.processors), kept)
-    return program, 16 * (4 * machine.side + 4) * 4, scratch, kept
-
-
-def sum_slices(machine: Machine, slices: Tensor, out: Tensor) -> None:
-    """Write the sum of the rows of `slices` into the flat `out`."""
-    arguments = len(slices), out.numel(), slices, out
-    machine.launch(Program("sum.cu"), "sum_slices", (blocks(out.numel(), 256), 1), 256, 0, arguments)
+    return program, weight_tile_bytes(machine), scratch, kept
 
 
 class CamSpec:
@@ -88,9 +82,7 @@ class CamSpec:
         expect(len(set(dims[1:-1])) <= 1, "modulated layers are equally wide")
         self.machine_of = machine_of
         self.mlp = MlpSpec(machine_of, False, dims, activation, output_activation, True)
-        entries = 1
-        for vertices, _ in axes:
-            entries *= vertices
+        entries = math.prod(vertices for vertices, _ in axes)
         padded = (ModulationAxis * MAX_AXES)(*(ModulationAxis(vertices, int(wraps)) for vertices, wraps in axes))
         self.modulation = Modulation(len(axes), padded, entries, int(each), int(normalised))
         self.n_axes, self.hidden = len(axes), len(dims) - 2

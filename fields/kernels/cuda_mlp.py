@@ -20,6 +20,17 @@ ROWS = 16
 """Samples of a tensor-core tile."""
 
 
+def weight_tile_bytes(machine: Machine) -> int:
+    """Shared memory of the tile that weights pass through: `kTileSize` of cuda/gpu/mlp_block.cuh."""
+    return 16 * (4 * machine.side + 4) * 4
+
+
+def sum_slices(machine: Machine, slices: Tensor, out: Tensor) -> None:
+    """Write the sum over the slices into `out`, which is as large as one of them."""
+    arguments = len(slices), out.numel(), slices, out
+    machine.launch(Program("sum.cu"), "sum_slices", (blocks(out.numel(), 256), 1), 256, 0, arguments)
+
+
 @dataclass(frozen=True)
 class TensorLayout:
     """`Network` of cuda/gpu/network.cuh: sizes in tiles, and what they need."""
@@ -101,7 +112,7 @@ class MlpSpec:
 
     def tile(self, machine: Machine, features: int, source: str = "mlp.cu") -> tuple[Program, int, int]:
         """(program, samples of a tile, bytes of shared memory) where this many features of every sample are kept."""
-        weights = 16 * (4 * machine.side + 4) * 4
+        weights = weight_tile_bytes(machine)
         choices = [(rows, weights + features * (rows + 4) * 4) for rows in (64, 32, 16) if rows % machine.side == 0]
         fitting = [choice for choice in choices if choice[1] <= COMFORTABLE]
         rows, shared = fitting[0] if fitting else choices[-1]
@@ -172,8 +183,7 @@ class MlpSpec:
             slices = params.new_empty(min(blocks(n, rows), 2 * machine.processors), self.size)
             arguments = n, self.layers, params, *rows_of, d_out, d_x, slices, self.size, int(self.keep_z)
             machine.launch(program, "mlp_backward", (len(slices), 1), machine.side**2, shared, arguments)
-        arguments = len(slices), self.size, slices, d_params
-        machine.launch(Program("sum.cu"), "sum_slices", (blocks(self.size, 256), 1), 256, 0, arguments)
+        sum_slices(machine, slices, d_params)
 
     def _tensor_backward(
         self,

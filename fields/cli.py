@@ -19,6 +19,7 @@ COMMANDS = {
     "fit": ("fit", "fit a field to an image, a mesh, a video or posed photographs"),
     "eval": ("evaluate", "measure a run on held-out data"),
     "render": ("render", "pictures or a video of a run"),
+    "view": ("view", "look at a run in the browser"),
     "export": ("export", "a triangle mesh of a run, in your own coordinates"),
     "info": ("info", "what a run, or data that could be fitted, consists of"),
     "compare": ("compare", "fit several fields to the same data, and write a page that compares them"),
@@ -36,6 +37,8 @@ EXAMPLES = """examples:
   fieldfit fit lego/ --resume --minutes 10          go on with the last run of that name
   fieldfit fit photo.jpg --encoding dense --fit.optimiser.table-rate 0.01
   fieldfit compare photo.jpg --fields ngp,siren,hash+glu --minutes 0.5
+  fieldfit fit lego/ --view                         look at it in the browser while it is fitted
+  fieldfit view runs/lego                           look at it afterwards
   fieldfit eval runs/lego --json
   fieldfit render runs/lego --out orbit.mp4
   fieldfit render runs/clip --out slow.mp4 --frames 480 --fps 30

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fields.field import RadianceField
@@ -97,19 +97,21 @@ def surface_mesh(
     resolution: int = 256,
     config: SurfaceConfig | None = None,
     bound: Bound | None = None,
+    within: Box | None = None,
 ) -> trimesh.Trimesh | None:
     """The surface of a fitted mesh or capture in world units, or None without one; that of a capture has colours.
 
     `describe` is what the scene said of itself. The field of a mesh maps [N, 3] of the unit cube to signed distances
     [N, 1] in edges of the cube; that of a capture is a `Density`, for which `bound` may say where it is empty (1): by
     default its occupancy does.
-    `resolution` counts cells along the longest edge of the box.
+    `resolution` counts cells along the longest edge of the box, or of the part `within` it that is wanted.
     """
     import trimesh
 
     config, box = config or SurfaceConfig(), Box.from_json(describe["box"])
+    part = box if within is None else within
     if describe["kind"] == "mesh":
-        lo, hi = box.to_unit(torch.tensor([box.lo, box.hi], dtype=torch.float64)).tolist()
+        lo, hi = box.to_unit(torch.tensor([part.lo, part.hi], dtype=torch.float64)).tolist()
         grid = Grid.over(lo, hi, resolution)
         distance = _on(field, config.device)
         bound = bound or distance_bound(distance, config.safety, 2 * grid.cell)
@@ -125,7 +127,7 @@ def surface_mesh(
     if bound is None and isinstance(field, RadianceField | Moment):
         of = field.field if isinstance(field, Moment) else field
         bound = occupancy_bound(of.occupancy.occupied)
-    grid = Grid.over(*_inner_region(field, box, config.device), resolution)
+    grid = Grid.over(*_inner_region(field, part, config.device), resolution)
     density = _on(field.density, config.device)
 
     def thinness(x: Tensor) -> Tensor:
@@ -185,13 +187,14 @@ def export_mesh(
     resolution: int = 256,
     config: SurfaceConfig | None = None,
     bound: Bound | None = None,
+    within: Box | None = None,
 ) -> trimesh.Trimesh:
     """`surface_mesh`, written to `path` and returned. Raises InputError, before any work where that is possible."""
     path = Path(path)
     check_target(path)
     if resolution < 2:
         raise InputError(f"{path}: a mesh needs a resolution of at least 2, got {resolution}")
-    mesh = surface_mesh(field, describe, resolution, config, bound)
+    mesh = surface_mesh(field, describe, resolution, config, bound, within)
     if mesh is None:
         raise InputError(f"{path}: not written, the field has no surface in the box; lower the level, or fit longer")
     write_mesh(mesh, path)
@@ -211,7 +214,6 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
 
     Colours are the display's in PLY and OBJ, linear in GLB as its standard asks.
     """
-    from trimesh.exchange.gltf import export_glb
     from trimesh.exchange.obj import export_obj
     from trimesh.exchange.ply import export_ply
 
@@ -223,14 +225,30 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
             digits = min(max(7 - math.floor(math.log10(float(mesh.extents.max()))), 3), 15)
             data = str(export_obj(mesh, include_normals=True, digits=digits, header="fieldfit")).encode()
         case _:
-            if mesh.visual is not None and mesh.visual.kind == "vertex":
-                data = export_glb(mesh, True, tree_postprocessor=_unlit, buffer_postprocessor=_linear_colours)
-            else:
-                data = export_glb(mesh, True, tree_postprocessor=_matte)
+            data = glb_bytes(mesh)
     try:
         write_whole(path, lambda temporary: temporary.write_bytes(data))
     except OSError as error:
         raise InputError(f"{path}: the mesh cannot be written ({error.strerror}); choose another path") from error
+
+
+def vertex_colours(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "V 3"] | None:
+    """Display colours of a mesh's vertices, or None where it has none."""
+    from trimesh.visual import ColorVisuals
+
+    visual = mesh.visual
+    if not isinstance(visual, ColorVisuals) or visual.kind != "vertex":
+        return None
+    return np.asarray(visual.vertex_colors)[:, :3]
+
+
+def glb_bytes(mesh: trimesh.Trimesh) -> bytes:
+    """A mesh as GLB: vertex colours as they are, without light on top, or a matte surface."""
+    from trimesh.exchange.gltf import export_glb
+
+    if vertex_colours(mesh) is not None:
+        return export_glb(mesh, True, tree_postprocessor=_unlit, buffer_postprocessor=_linear_colours)
+    return export_glb(mesh, True, tree_postprocessor=_matte)
 
 
 def _linear_colours(buffers: dict[Any, bytes], tree: dict[str, Any]) -> None:

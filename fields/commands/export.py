@@ -11,6 +11,7 @@ import tyro
 
 from fields.commands.arguments import UsageError, parse
 from fields.commands.device import DeviceName, choose_device
+from fields.crop import read_crop
 from fields.export import Moment, check_target, export_mesh
 from fields.field import Field, RadianceField
 from fields.run import Run
@@ -54,7 +55,8 @@ def run(argv: Sequence[str]) -> int:
         case _:
             pass
     field = _at(opened.field(device), options.time)
-    mesh = export_mesh(field, opened.scene, options.out, options.resolution, SurfaceConfig(device=str(device)))
+    config = SurfaceConfig(device=str(device))
+    mesh = export_mesh(field, opened.scene, options.out, options.resolution, config, within=read_crop(opened.path))
     lo, hi = mesh.bounds.tolist()
     watertight = "watertight" if mesh.is_watertight else "not watertight"
     print(f"{options.out}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} triangles, {watertight}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,7 @@ from fields.commands.device import choose_device, where
 from fields.commands.evaluate import measure, table
 from fields.commands.job import PROG, FitOptions, Job, is_run, resume, start
 from fields.commands.stopping import StopSignals
+from fields.commands.view import announce, keep_serving
 from fields.field import Field, RadianceField
 from fields.fitting import Step, fit
 from fields.playback import playback
@@ -29,6 +30,9 @@ from fields.run import Run
 from scenes.capture import Capture
 from scenes.errors import InputError
 from scenes.video import Video
+
+if TYPE_CHECKING:
+    from viewer.live.window import Window
 
 SAVE_SECONDS = 60.0
 LOG_EVERY = 10
@@ -47,17 +51,36 @@ def run(argv: Sequence[str]) -> int:
     job = resume(options, overrides) if options.resume or is_run(options.path) else start(options, overrides)
     n_parameters = sum(parameter.numel() for parameter in job.field.parameters())
     print(f"{job.run.path}: {job.scene.kind}, {n_parameters:,} parameters, {where(device)}", flush=True)
-    try:
-        stopped = _fit(job, device, options.profile)
-    except BaseException:
-        if job.is_new:
-            job.run.remove_if_nothing_was_saved()
-        raise
-    if stopped:
-        print(f"stopped and saved; go on with: fieldfit fit {shlex.quote(str(job.run.path))} --resume")
-        return 128 + stopped
-    _evaluate(job, device)
+    with _window(job, device, options) as window:
+        try:
+            stopped = _fit(job, device, options.profile, window)
+        except BaseException:
+            if job.is_new:
+                job.run.remove_if_nothing_was_saved()
+            raise
+        if stopped:
+            print(f"stopped and saved; go on with: fieldfit fit {shlex.quote(str(job.run.path))} --resume")
+            return 128 + stopped
+        _evaluate(job, device)
+        if window is not None:
+            keep_serving(window)
     return 0
+
+
+@contextmanager
+def _window(job: Job, device: torch.device, options: FitOptions) -> Iterator[Window | None]:
+    """The viewer, if it is wanted."""
+    if not options.view:
+        yield None
+        return
+    from viewer.live.window import Window
+
+    window = Window(job.run, job.field.to(device), options.serve.door(), scene=job.scene)
+    try:
+        announce(window)
+        yield window
+    finally:
+        window.close()
 
 
 def _help(argv: Sequence[str]) -> int:
@@ -82,7 +105,7 @@ def _check_duration(options: FitOptions) -> None:
             raise UsageError(f"{flag}: expected a number above 0, got {value}")
 
 
-def _fit(job: Job, device: torch.device, profiled: bool) -> int:
+def _fit(job: Job, device: torch.device, profiled: bool, window: Window | None) -> int:
     """Fit and save; the number of the signal that ended it early, or 0. Raises InputError when no step was taken."""
     module = job.field.to(device)
     state = job.checkpoint.state if job.checkpoint else None
@@ -95,7 +118,8 @@ def _fit(job: Job, device: torch.device, profiled: bool) -> int:
             return 0
         step, saved_at = first, time.monotonic()
         with StopSignals() as stop:
-            for step in chain([first], steps):
+            going = chain([first], steps)
+            for step in going if window is None else window.follow(going, lambda: bool(stop.received)):
                 progress.show(step)
                 if profile is not None:
                     profile.add(step)
@@ -103,7 +127,8 @@ def _fit(job: Job, device: torch.device, profiled: bool) -> int:
                     _log(job.run, step)
                 if stop.received:
                     break
-                if time.monotonic() - saved_at >= SAVE_SECONDS:
+                asked = window is not None and window.fitting is not None and window.fitting.take_save()
+                if asked or time.monotonic() - saved_at >= SAVE_SECONDS:
                     job.run.save(module, step)
                     saved_at = time.monotonic()
             progress.show(step, last=True)

@@ -15,6 +15,7 @@ import tyro
 
 from fields.commands.arguments import UsageError, one_of, override
 from fields.commands.device import DeviceName, choose_device
+from fields.commands.view import ServeOptions
 from fields.doctor import cache_folder
 from fields.field import Field, RadianceField, build, gpu_only, initialise
 from fields.presets import Config, DynamicsName, EncodingName, FieldName, NetworkName, pair_of, preset, with_dynamics
@@ -60,6 +61,10 @@ class FitOptions:
     dynamics: str | None = None
     """How a capture whose photographs have times changes: static, time-features, deformation or space-time; by default
     the preset's."""
+    view: bool = False
+    """Look at it in the browser while it is fitted, and afterwards until Ctrl-C; the address is printed."""
+    serve: tyro.conf.OmitArgPrefixes[ServeOptions] = ServeOptions()
+    """Where --view listens."""
     profile: bool = False
     """Print milliseconds per step by stage at the end, and draw them over time in the run's profile.png."""
     load: tyro.conf.OmitArgPrefixes[LoadOptions] = dataclasses.field(default_factory=LoadOptions)

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from fields.commands.arguments import UsageError, parse
 from fields.commands.device import DeviceName, choose_device
+from fields.crop import read_crop
 from fields.field import Field, RadianceField
 from fields.progress import counted
+from fields.rendering.clipping import Clip, clipped
 from fields.rendering.render import Rendering, predictor, render_view, view_normals
 from fields.rendering.shading import SurfaceView, render_surface
 from fields.run import Run
@@ -99,7 +101,8 @@ def _film(opened: Run, field: Field | RadianceField, options: RenderOptions, dev
     from viewer.video import check_target
 
     path = _timed(_camera_path(opened.scene, options), opened.scene, options.time)
-    views = _views(opened.scene, field, path.cameras.to(device), options.show)
+    crop = read_crop(opened.path)
+    views = _views(opened.scene, field, path.cameras.to(device), options.show, crop)
     if options.out.suffix.lower() == ".png":
         if len(path.cameras) > 1 and options.path != "orbit":
             raise InputError(f"{options.out}: {len(path.cameras)} views need a folder or an .mp4")
@@ -140,12 +143,14 @@ def _timed(path: CameraPath, described: Mapping[str, Any], time: float | None) -
 
 
 def _views(
-    described: Mapping[str, Any], field: Field | RadianceField, cameras: Cameras, show: str
+    described: Mapping[str, Any], field: Field | RadianceField, cameras: Cameras, show: str, crop: Box | None
 ) -> Iterator[Picture]:
-    """What each camera sees, as 8-bit pictures."""
+    """What each camera sees, as 8-bit pictures, of what lies inside the crop."""
     from viewer.pictures import depth_colours, depth_span, normal_colours, to_bytes
 
     box = Box.from_json(described["box"])
+    if crop is not None and isinstance(field, RadianceField):
+        field = clipped(field, Clip(crop))
     level = 0.0 if described.get("background") == "black" else 1.0
     span: tuple[float, float] | None = None
     for view in range(len(cameras)):
@@ -153,7 +158,7 @@ def _views(
         if isinstance(field, RadianceField):
             seen = render_view(field, cameras, view, (level, level, level))
         else:
-            seen = render_surface(field, cameras, view, box)
+            seen = render_surface(field, cameras, view, box, crop=crop)
         match show, seen:
             case "depth", _:
                 depth, opacity = seen.depth.cpu(), seen.opacity.cpu()

@@ -45,8 +45,7 @@ def march_shape(field: RadianceField) -> MarchShape:
     m = field.march
     step = math.sqrt(3) / m.steps
     cone = max(m.cone_angle, 1 / 256) if field.unbounded else m.cone_angle
-    far = m.far if field.unbounded else 1e6
-    return MarchShape(field.occupancy.config.resolution, field.unbounded, m.near, far, step, cone, MAX_SAMPLES)
+    return MarchShape(field.occupancy.config.resolution, field.unbounded, m.near, m.far, step, cone, MAX_SAMPLES)
 
 
 def unit_rays(field: RadianceField, rays: Rays) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
@@ -164,28 +163,37 @@ def render_view(field: RadianceField, cameras: Cameras, view: int, background: t
     return Rendering(rgb, flat.opacity.view(height, width), flat.depth.view(height, width), flat.n_samples)
 
 
-@torch.no_grad()
 def view_normals(field: RadianceField, cameras: Cameras, view: int, seen: Rendering) -> Float[Tensor, "H W 3"]:
-    """Outward unit normals in the world, at the camera's time, where a pixel is more opaque than not, else zero.
+    """`ray_normals` of all pixels of one camera, at its time."""
+    normal = ray_normals(field, cameras.image_rays(view), seen.depth.flatten(), seen.opacity.flatten())
+    return normal.view(*seen.opacity.shape, 3)
+
+
+@torch.no_grad()
+def ray_normals(
+    field: RadianceField, rays: Rays, depth: Float[Tensor, " N"], opacity: Float[Tensor, " N"]
+) -> Float[Tensor, "N 3"]:
+    """Outward unit normals in the world, at the rays' times, where a ray becomes more opaque than not, else zero.
 
     They point against the rise of log density at the mean depth, by central differences over 1/128 of the box.
     """
-    rays = cameras.image_rays(view)
-    hit = (seen.opacity.flatten() > 0.5).nonzero()[:, 0]
-    points = rays.origins[hit] + rays.directions[hit] * seen.depth.flatten()[hit, None]
+    hit = (opacity > 0.5).nonzero()[:, 0]
+    points = rays.origins[hit] + rays.directions[hit] * depth[hit, None]
+    time = None if rays.time is None else rays.time[hit, None]
     h = field.box.side / 256
 
-    def rise(part: Tensor, axis: int) -> Tensor:
-        offset = h * torch.eye(3, device=part.device)[axis]
-        time = None if rays.time is None else rays.time.new_full((len(part), 1), float(rays.time[0]))
-        ahead, behind = (field.latent(field.from_world(part + o), time)[:, 0] for o in (offset, -offset))
+    def rise(part: slice, axis: int) -> Tensor:
+        offset = h * torch.eye(3, device=points.device)[axis]
+        at = None if time is None else time[part]
+        ahead, behind = (field.latent(field.from_world(points[part] + o), at)[:, 0] for o in (offset, -offset))
         return ahead - behind
 
-    parts = [torch.stack([rise(part, axis) for axis in range(3)], 1) for part in points.split(CHUNK_POINTS)]
+    parts = [slice(i, i + CHUNK_POINTS) for i in range(0, len(points), CHUNK_POINTS)]
     normal = torch.zeros_like(rays.origins)
     if parts:
-        normal[hit] = -torch.nn.functional.normalize(torch.cat(parts), dim=1)
-    return normal.view(*seen.opacity.shape, 3)
+        rises = torch.cat([torch.stack([rise(part, axis) for axis in range(3)], 1) for part in parts])
+        normal[hit] = -torch.nn.functional.normalize(rises, dim=1)
+    return normal
 
 
 def predictor(field: Field | RadianceField) -> Callable[[Inputs], Tensor]:

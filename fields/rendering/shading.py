@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fields.rendering.sphere_tracing import Distance, Hits, TraceConfig, evaluate, trace
@@ -81,8 +81,12 @@ def render_surface(
     box: Box,
     trace_config: TraceConfig | None = None,
     config: ShadingConfig | None = None,
+    crop: Box | None = None,
 ) -> SurfaceView:
-    """What one camera sees of a distance field in the unit cube. Normals are those of a pixel, not of finer noise."""
+    """What one camera sees of a distance field in the unit cube, inside the crop of the world if there is one.
+
+    Normals are those of a pixel, not of finer noise.
+    """
     trace_config, config = trace_config or TraceConfig(), config or ShadingConfig()
     away = float((cameras.position[view] - cameras.position.new_tensor(box.centre)).norm())
     pixel = away / float(cameras.focal[view, 1]) / box.side
@@ -90,18 +94,14 @@ def render_surface(
     width, height = (int(v) for v in cameras.size[view])
     lights = Lights.of(cameras, view)
     rays = cameras.image_rays(view)
-    hits = trace(distance, rays, box, trace_config)
+    hits = trace(distance, rays, box, trace_config, crop)
     rgb = shade(distance, rays, hits, lights, config, trace_config.chunk)
     opacity = hits.hit.float()
     if config.edge_samples > 1:
-        edges = _edges(hits, width, height).nonzero()[:, 0]
+        edges = edge_pixels(hits, width, height).nonzero()[:, 0]
         k = config.edge_samples
-        i = torch.arange(k)
-        inside = torch.stack([(i + 0.5) / k, (0.5 + i * 0.6180340) % 1], -1).to(rays.origins)  # no two in line
-        corner = torch.stack([edges % width, edges // width], -1)
-        xy = (corner[:, None] + inside).reshape(-1, 2)
-        finer = cameras.rays(torch.full_like(xy[:, 0], view, dtype=torch.int64), xy)
-        met = trace(distance, finer, box, trace_config)
+        finer = edge_rays(cameras, view, edges, width, k)
+        met = trace(distance, finer, box, trace_config, crop)
         rgb[edges] = shade(distance, finer, met, lights, config, trace_config.chunk).view(-1, k, 3).mean(1)
         opacity[edges] = met.hit.view(-1, k).float().mean(1)
     return SurfaceView(
@@ -182,7 +182,16 @@ def _lit(
     return result * result * (3 - 2 * result)
 
 
-def _edges(hits: Hits, width: int, height: int) -> Bool[Tensor, " P"]:
+def edge_rays(cameras: Cameras, view: int, pixels: Int[Tensor, " E"], width: int, k: int) -> Rays:
+    """`k` rays through each of some pixels of one camera, spread over it."""
+    i = torch.arange(k)
+    inside = torch.stack([(i + 0.5) / k, (0.5 + i * 0.6180340) % 1], -1).to(cameras.focal)  # no two in line
+    corner = torch.stack([pixels % width, pixels // width], -1)
+    xy = (corner[:, None] + inside).reshape(-1, 2)
+    return cameras.rays(torch.full_like(xy[:, 0], view, dtype=torch.int64), xy)
+
+
+def edge_pixels(hits: Hits, width: int, height: int) -> Bool[Tensor, " P"]:
     """Pixels whose neighbour to the right or below is another surface or turned away, and those neighbours."""
     hit, depth = hits.hit.view(height, width), hits.depth.view(height, width)
     normal = hits.normal.view(height, width, 3)

@@ -57,14 +57,17 @@ class Hits:
 
 
 @torch.no_grad()
-def trace(distance: Distance, rays: Rays, box: Box, config: TraceConfig | None = None) -> Hits:
-    """The first point of each ray inside the box where `distance` is not positive.
+def trace(distance: Distance, rays: Rays, box: Box, config: TraceConfig | None = None, crop: Box | None = None) -> Hits:
+    """The first point of each ray inside the box, and inside the crop of the world, where `distance` is not positive.
 
     A ray that begins inside of the surface, or enters the box there, meets it at once.
     """
     config = config or TraceConfig()
     origins, directions = box.to_unit(rays.origins), rays.directions
-    t, t_end = _inside(origins, directions, box)
+    t, t_end = _inside(origins, directions, box, box)
+    if crop is not None:
+        begin, end = _inside(origins, directions, box, crop)
+        t, t_end = torch.maximum(t, begin), torch.minimum(t_end, end)
     hit = torch.zeros_like(t, dtype=torch.bool)
     active = (t <= t_end).nonzero()[:, 0]
     last_t, last_d = t.clone(), torch.full_like(t, math.inf)
@@ -112,10 +115,11 @@ def _gradient(distance: Distance, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3
 
 
 def _inside(
-    origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], box: Box
+    origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], box: Box, part: Box
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Where rays enter and leave the box, behind the origin excluded; a ray that misses leaves before it enters."""
-    lo, hi = box.to_unit(origins.new_tensor([box.lo, box.hi]))
+    """Where rays in the unit cube of `box` enter and leave `part` of the world, behind the origin excluded; a ray that
+    misses leaves before it enters."""
+    lo, hi = box.to_unit(origins.new_tensor([part.lo, part.hi]))
     d = torch.where(directions.abs() < 1e-12, 1e-12, directions)
     a, b = (lo - origins) / d, (hi - origins) / d
     return torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)

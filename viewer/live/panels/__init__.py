@@ -1,0 +1,1 @@
+"""Controls of the viewer, a file for each tab. Callbacks run on viser's threads and only ask for work."""

@@ -74,7 +74,7 @@ def depth_span(depth: Float[Tensor, "H W"], opacity: Float[Tensor, "H W"] | None
     return float(near), float(far)
 
 
-def normal_colours(normal: Float[Tensor, "H W 3"], invalid: float = 1.0) -> Float[Tensor, "H W 3"]:
+def normal_colours(normal: Float[Tensor, "*N 3"], invalid: float = 1.0) -> Float[Tensor, "*N 3"]:
     """Components -1 to 1 as red, green and blue from 0 to 1; where there is no normal, the grey `invalid`."""
     valid = normal.norm(dim=-1, keepdim=True) > 0.5
     return torch.where(valid, 0.5 + 0.5 * normal, invalid)

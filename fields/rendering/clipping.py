@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fields.field import RadianceField
 from fields.kernels.bits import pack_bits
-from fields.rendering.occupancy import ball_radius
 from scenes.box import Box
 
 
@@ -45,15 +44,15 @@ def clipped(field: RadianceField, clip: Clip, mask: Tensor | None = None) -> Rad
     return shown
 
 
+@torch.no_grad()
 def crop_mask(field: RadianceField, crop: Box) -> Tensor:
-    """Bits of the occupancy grid's cells that touch a box of the world."""
+    """Bits of the occupancy grid's cells that touch a box of the world, as far as their corners tell."""
     r = field.occupancy.config.resolution
-    middles = field.occupancy.middles(r).to(field.occupancy.bits.device)
-    world = field.to_world(middles)
-    if field.unbounded:
-        reach = ball_radius(middles, 0.5 / r, field.to_world)[:, None]
-    else:
-        reach = torch.full_like(world[:1], 0.5 * field.box.side / r)
-    lo, hi = world.new_tensor(crop.lo), world.new_tensor(crop.hi)
-    touched = ((world + reach >= lo) & (world - reach <= hi)).all(-1)
-    return pack_bits(touched.view(r, r, r))
+    axis = torch.linspace(0, 1, r + 1, device=field.occupancy.bits.device)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    nodes = field.to_world(torch.stack([x, y, z], -1).view(-1, 3)).nan_to_num()
+    grid = nodes.T.reshape(1, 3, r + 1, r + 1, r + 1)
+    highest = torch.nn.functional.max_pool3d(grid, 2, stride=1)[0]
+    lowest = -torch.nn.functional.max_pool3d(-grid, 2, stride=1)[0]
+    lo, hi = (nodes.new_tensor(side).view(3, 1, 1, 1) for side in (crop.lo, crop.hi))
+    return pack_bits(((highest >= lo) & (lowest <= hi)).all(0))

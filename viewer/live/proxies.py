@@ -47,7 +47,7 @@ def proxy_glb(subject: Subject, look: Look, turns: Turns | None = None) -> bytes
     colours = vertex_colours(mesh)
     if colours is None:
         colours = baked(mesh.vertex_normals, subject.space.up)
-    return glb_bytes(_small(mesh, colours, subject.space))
+    return glb_bytes(_small(mesh, colours.astype(np.float64), subject.space))
 
 
 def baked(normal: Float[np.ndarray, "V 3"], up: tuple[float, float, float]) -> Float[np.ndarray, "V 3"]:

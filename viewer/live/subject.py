@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -72,6 +72,7 @@ class Seen:
         )
 
 
+@runtime_checkable
 class Subject(Protocol):
     """Something to look at."""
 

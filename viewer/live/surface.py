@@ -14,7 +14,7 @@ from torch import Tensor
 from fields.export import surface_mesh
 from fields.field import Field
 from fields.rendering.render import predictor
-from fields.rendering.shading import Lights, ShadingConfig, edge_pixels, edge_rays, encode_srgb, shade
+from fields.rendering.shading import Lights, ShadingConfig, decode_srgb, edge_pixels, edge_rays, encode_srgb, shade
 from fields.rendering.sphere_tracing import Hits, TraceConfig, trace
 from fields.surface import SurfaceConfig
 from scenes.box import Box
@@ -84,7 +84,7 @@ class DistanceSurface:
         for part in edges.split(POLISH_PIXELS):
             finer = self._clipped(edge_rays(camera, 0, part, width, k), look)
             found = self._shown(camera, finer, self._trace(camera, finer, look), look)
-            rgb[part] = found.rgb.view(-1, k, 3).mean(1)
+            rgb[part] = encode_srgb(decode_srgb(found.rgb).view(-1, k, 3).mean(1))  # light adds up, not its code
             opacity[part] = found.opacity.view(-1, k).mean(1)
             yield seen
 

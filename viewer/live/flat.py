@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -91,6 +92,16 @@ class Flat:
     def mesh(self, resolution: int, look: Look, turns: Turns | None = None) -> trimesh.Trimesh | None:
         """None: it has no surface."""
         return None
+
+    def surface_colours(
+        self,
+        points: Float[np.ndarray, "N 3"],
+        normal: Float[np.ndarray, "N 3"],
+        look: Look,
+        turns: Turns | None = None,
+    ) -> Float[np.ndarray, "N 3"]:
+        """The channel's, wherever the points lie along z."""
+        return self.colours(torch.from_numpy(points[:, :2]).float(), look).double().numpy()
 
     def colours(self, xy: Float[Tensor, "N 2"], look: Look) -> Float[Tensor, "N 3"]:
         """Display colours of the channel at pixel coordinates."""

@@ -9,28 +9,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from fields.export import glb_bytes, vertex_colours
 from fields.files import write_whole
 from scenes.errors import InputError
-from viewer.live.space import Space
 from viewer.live.subject import Look, Subject
+from viewer.live.textures import textured_glb
 from viewer.live.turns import Turns
-
-if TYPE_CHECKING:
-    import trimesh
 
 RESOLUTION = 64
 """Cells along the longest edge of the box."""
-MOST_TRIANGLES = 24_000
+MOST_TRIANGLES = 12_000
 """What a browser draws without a GPU at thirty pictures a second."""
-VERSION = 1
+VERSION = 2
 """Of how proxies are made."""
-SURFACE_COLOUR = (214, 204, 191)
 
 
 def make(subject: Subject, look: Look, done: Callable[[bytes | None], None]) -> Iterator[None]:
@@ -44,19 +38,13 @@ def proxy_glb(subject: Subject, look: Look, turns: Turns | None = None) -> bytes
     mesh = subject.mesh(RESOLUTION, look, turns)
     if mesh is None:
         return None
-    colours = vertex_colours(mesh)
-    if colours is None:
-        colours = baked(mesh.vertex_normals, subject.space.up)
-    return glb_bytes(_small(mesh, colours.astype(np.float64), subject.space))
+    vertices, faces = simplified(np.asarray(mesh.vertices), np.asarray(mesh.faces), MOST_TRIANGLES)
+    space = subject.space
 
+    def colours(points: Float[np.ndarray, "N 3"], normal: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+        return subject.surface_colours(space.from_browser(points), normal, look, turns)
 
-def baked(normal: Float[np.ndarray, "V 3"], up: tuple[float, float, float]) -> Float[np.ndarray, "V 3"]:
-    """Colours of a surface under a sky and a light from above, 0 to 255."""
-    axis = np.asarray(up, np.float64) / np.linalg.norm(up)
-    side = np.cross(axis, np.roll(axis, 1) + 0.3)
-    light = axis + 0.8 * side / np.linalg.norm(side)
-    key = (normal @ (light / np.linalg.norm(light))).clip(0)
-    return np.asarray(SURFACE_COLOUR) * (0.35 + 0.25 * (0.5 + 0.5 * normal @ axis) + 0.4 * key)[:, None]
+    return textured_glb(space.to_browser(vertices), faces, colours)
 
 
 def key_of(run: Path, look: Look) -> str:
@@ -86,21 +74,16 @@ def keep(run: Path, look: Look, data: bytes) -> None:
         return
 
 
-def _small(mesh: trimesh.Trimesh, colours: Float[np.ndarray, "V 3"], space: Space) -> trimesh.Trimesh:
-    """In the browser's space, of few triangles."""
-    import trimesh
+def simplified(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], most: int
+) -> tuple[Float[np.ndarray, "W 3"], Int[np.ndarray, "G 3"]]:
+    """A mesh of at most so many triangles, about as the one that was given."""
+    if len(faces) <= most:
+        return vertices, faces
+    import open3d
 
-    vertices = space.to_browser(mesh.vertices)
-    faces = np.asarray(mesh.faces)
-    if len(faces) > MOST_TRIANGLES:
-        import open3d
-
-        whole = open3d.geometry.TriangleMesh(
-            open3d.utility.Vector3dVector(vertices), open3d.utility.Vector3iVector(faces.astype(np.int32))
-        )
-        whole.vertex_colors = open3d.utility.Vector3dVector(colours / 255)
-        few = whole.simplify_quadric_decimation(MOST_TRIANGLES)
-        vertices, faces = np.asarray(few.vertices), np.asarray(few.triangles)
-        colours = 255 * np.asarray(few.vertex_colors)
-    rgb = np.rint(np.clip(colours, 0, 255)).astype(np.uint8)
-    return trimesh.Trimesh(vertices, faces, vertex_colors=rgb, process=False)
+    whole = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(vertices), open3d.utility.Vector3iVector(faces.astype(np.int32))
+    )
+    few = whole.simplify_quadric_decimation(most)
+    return np.asarray(few.vertices).astype(np.float64), np.asarray(few.triangles).astype(np.int64)

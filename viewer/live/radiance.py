@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fields.export import Density, Moment, occupancy_bound, surface_mesh
@@ -25,6 +28,12 @@ from viewer.pictures import normal_colours
 
 if TYPE_CHECKING:
     import trimesh
+
+
+BEFORE, BEHIND = 0.02, 0.04
+"""Edges of the cube before and behind a point of a coarse mesh in which the surface's colour is looked for."""
+COLOURS_AT_ONCE = 1 << 14
+"""Points whose colours are computed before somebody else may have a turn."""
 
 
 class Radiance:
@@ -76,6 +85,29 @@ class Radiance:
         bound = occupancy_bound(self.field.occupancy.occupied)
         seen = field if turns is None else _InTurns(field, turns)
         return surface_mesh(seen, self.described, resolution, config, bound, look.crop)
+
+    def surface_colours(
+        self,
+        points: Float[np.ndarray, "N 3"],
+        normal: Float[np.ndarray, "N 3"],
+        look: Look,
+        turns: Turns | None = None,
+    ) -> Float[np.ndarray, "N 3"]:
+        """As `Subject`: what a short ray through each point composites, from outside to inside."""
+        side, near = self.field.box.side, self.field.march.near * self.field.box.side
+        outward, at = torch.from_numpy(normal).float(), torch.from_numpy(points).float()
+        origins = at + (near + BEFORE * side) * outward
+        shown = clipped(self.field, Clip(look.crop, near, near + (BEFORE + BEHIND) * side))
+        device = self.field.occupancy.bits.device
+
+        def colours(part: slice) -> Tensor:
+            rays = Rays(origins[part], -outward[part], torch.zeros_like(origins[part]))
+            found = render(shown, with_times(rays, replace(look, background=(0.0, 0.0, 0.0))).to(device))
+            return (found.rgb / found.opacity.clamp(min=0.05)[:, None]).clamp(0, 1).cpu()
+
+        ask = colours if turns is None else turns.wrap(colours)
+        parts = [ask(slice(i, i + COLOURS_AT_ONCE)) for i in range(0, len(at), COLOURS_AT_ONCE)]
+        return torch.cat(parts).double().numpy()
 
     def _part(self, look: Look) -> RadianceField:
         """What is shown of the field."""

@@ -166,7 +166,7 @@ class Session:
         with self._lock:
             self._proxy = None
 
-    def show(self, frame: Frame) -> None:
+    def show(self, frame: Frame, *, moving: bool = False) -> None:
         """Send a picture to the browser."""
         if self.gone or (self._shows_proxy and frame.coarseness > SWAP and not frame.done):
             return
@@ -178,7 +178,10 @@ class Session:
             self._hide_proxy()
         self.client.flush()
         width, height = frame.camera.size[0].tolist()
-        self.say(f"{width} x {height} in {frame.seconds:.2f} s" if frame.done else "getting finer ...")
+        if moving:
+            self.say(f"moving: 1/{frame.coarseness} of the resolution")
+        else:
+            self.say(f"{width} x {height} in {frame.seconds:.2f} s" if frame.done else "getting finer ...")
 
     def note_drawn(self, name: str, drawn: bool) -> None:
         """Whether something is drawn around the field, of which the field may hide a part."""
@@ -210,11 +213,15 @@ class Session:
     def _follow(self) -> Iterator[None]:
         """Coarse pictures of where the camera is, as long as it is somewhere else by then."""
         seen: tuple[Cameras, Look] | None = None
+
+        def show(frame: Frame) -> None:
+            self.show(frame, moving=True)
+
         while self.camera is not None and seen != (self.camera, self.look) and self.comparison is None:
             camera, look, pace = self.camera, self.look, self.window.pace
             seen = camera, look
             coarse = max(coarseness_of(camera, pace.rays(COARSE_SECONDS)), 2)
-            yield from refine(self.window.subject, camera, look, pace, self.show, finest=coarse)
+            yield from refine(self.window.subject, camera, look, pace, show, finest=coarse)
 
     def _refine(self) -> Iterator[None]:
         camera, look, comparison = self.camera, self.look, self.comparison

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -113,6 +114,16 @@ class Subject(Protocol):
     def mesh(self, resolution: int, look: Look, turns: Turns | None = None) -> trimesh.Trimesh | None:
         """Its surface in the world, with colours where it has some; None where it has none. With turns, the field is
         called in those."""
+        ...
+
+    def surface_colours(
+        self,
+        points: Float[np.ndarray, "N 3"],
+        normal: Float[np.ndarray, "N 3"],
+        look: Look,
+        turns: Turns | None = None,
+    ) -> Float[np.ndarray, "N 3"]:
+        """Display colours in [0, 1] of points of its surface in the world, seen along the outward normals."""
         ...
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,7 +16,7 @@ from fields.export import surface_mesh
 from fields.field import Field
 from fields.rendering.render import predictor
 from fields.rendering.shading import Lights, ShadingConfig, decode_srgb, edge_pixels, edge_rays, encode_srgb, shade
-from fields.rendering.sphere_tracing import Hits, TraceConfig, trace
+from fields.rendering.sphere_tracing import Hits, TraceConfig, normals, trace
 from fields.surface import SurfaceConfig
 from scenes.box import Box
 from scenes.cameras import Cameras
@@ -93,6 +94,24 @@ class DistanceSurface:
         device = str(next(self.field.parameters()).device)
         distance = self.field if turns is None else turns.wrap(self.distance)
         return surface_mesh(distance, self.described, resolution, SurfaceConfig(device=device), within=look.crop)
+
+    def surface_colours(
+        self,
+        points: Float[np.ndarray, "N 3"],
+        normal: Float[np.ndarray, "N 3"],
+        look: Look,
+        turns: Turns | None = None,
+    ) -> Float[np.ndarray, "N 3"]:
+        """Under a sky and a light from above; the field's normals show what a coarse mesh has lost."""
+        distance = self.distance if turns is None else turns.wrap(self.distance)
+        unit = self.box.to_unit(torch.from_numpy(points).float())
+        own = [normals(distance, part, TraceConfig()) for part in unit.split(TraceConfig().chunk)]
+        up = torch.nn.functional.normalize(torch.tensor(self.space.up), dim=0)
+        side = torch.linalg.cross(up, up.roll(1) + 0.3)
+        light = torch.nn.functional.normalize(up + 0.8 * torch.nn.functional.normalize(side, dim=0), dim=0)
+        n = torch.cat(own)
+        level = 0.30 + 0.25 * (0.5 + 0.5 * n @ up) + 0.45 * (n @ light).clamp(min=0)
+        return (level[:, None] * n.new_tensor(ShadingConfig().surface)).double().numpy()
 
     def _clipped(self, rays: Rays, look: Look) -> Rays:
         return replace(rays, origins=rays.origins + look.near * rays.directions) if look.near > 0 else rays

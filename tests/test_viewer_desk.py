@@ -77,6 +77,23 @@ def test_a_job_that_waits_is_not_begun_early() -> None:
     assert done == ["now0"]
 
 
+def test_a_job_may_pause_and_goes_on_by_itself() -> None:
+    desk, done = Desk(), []
+
+    def job() -> Iterator[float | None]:
+        done.append("begun")
+        yield 0.01
+        done.append("ended")
+
+    desk.submit("play", job(), Urgency.ASKED)
+    assert desk.advance()
+    assert desk.has("play")
+    while desk.has("play"):
+        desk.wait(60.0)
+        desk.advance()
+    assert done == ["begun", "ended"]
+
+
 def test_a_failure_is_told_once_and_ends_only_its_job() -> None:
     desk, done, errors = Desk(), [], []
 

@@ -1,4 +1,4 @@
-"""Looking at fields: camera paths, films and pictures. Names are loaded when first used."""
+"""Looking at fields: in the browser, and as camera paths, films and pictures. Names are loaded when first used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from viewer.live.window import Window, view
     from viewer.orbits import orbit
     from viewer.paths import CameraPath, interpolate, read_camera_path, write_camera_path
     from viewer.pictures import comparison, depth_colours, frusta, normal_colours, save_png
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CameraPath",
+    "Window",
     "compared_frames",
     "comparison",
     "contact_sheet",
@@ -27,6 +29,7 @@ __all__ = [
     "read_video",
     "save_png",
     "stage_picture",
+    "view",
     "write_camera_path",
     "write_frames",
     "write_video",
@@ -35,6 +38,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     match name:
+        case "Window" | "view":
+            module = "viewer.live.window"
         case "orbit":
             module = "viewer.orbits"
         case "CameraPath" | "interpolate" | "read_camera_path" | "write_camera_path":

@@ -1,8 +1,8 @@
 """Work that is done bit by bit on one thread, the most urgent first.
 
-A job is a generator: between two of its steps something more urgent may go first, or it may be dropped. All evaluation
-of fields in the viewer is such a job, and whoever owns the desk (the viewer's loop, or fitting between two steps)
-decides when and for how long it is done. Jobs are handed in from any thread.
+A job is a generator: between two of its steps something more urgent may go first, or it may be dropped; it yields None,
+or the seconds that it pauses for. All evaluation of fields in the viewer is such a job, and whoever owns the desk (the
+viewer's loop, or fitting between two steps) decides when and for how long it is done. Jobs come from any thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
 
 class Urgency(IntEnum):
@@ -33,7 +32,7 @@ class Job:
     """Something to do."""
 
     key: object
-    steps: Iterator[Any]
+    steps: Iterator[float | None]
     urgency: Urgency
     begin: float
     """Not before this, as `time.monotonic`."""
@@ -54,7 +53,7 @@ class Desk:
     def submit(
         self,
         key: object,
-        steps: Iterator[Any],
+        steps: Iterator[float | None],
         urgency: Urgency,
         *,
         after: float = 0.0,
@@ -91,7 +90,9 @@ class Desk:
         if job is None:
             return False
         try:
-            next(job.steps)
+            pause = next(job.steps)
+            if pause is not None:
+                job.begin = time.monotonic() + pause
         except StopIteration:
             self._finish(job)
         except Exception as error:  # noqa: BLE001  one picture that fails must not end the viewer
@@ -131,7 +132,7 @@ class Desk:
                 del self._jobs[job.key]
 
 
-def close(steps: Iterator[Any]) -> None:
+def close(steps: Iterator[float | None]) -> None:
     """Let a generator clean up."""
     end = getattr(steps, "close", None)
     if end is not None:

@@ -11,19 +11,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from fields.files import write_whole
 from scenes.errors import InputError
+from viewer.live.flat import Flat
 from viewer.live.subject import Look, Subject
-from viewer.live.textures import textured_glb
+from viewer.live.textures import picture_glb, textured_glb
 from viewer.live.turns import Turns
+from viewer.pictures import to_bytes
 
 RESOLUTION = 64
 """Cells along the longest edge of the box."""
 MOST_TRIANGLES = 12_000
 """What a browser draws without a GPU at thirty pictures a second."""
-VERSION = 2
+PICTURE, PICTURE_PIXELS = 2048, 1 << 16
+"""Pixels of an image's proxy along its longer edge, at most; and those that are computed at once."""
+VERSION = 3
 """Of how proxies are made."""
 
 
@@ -35,6 +40,8 @@ def make(subject: Subject, look: Look, done: Callable[[bytes | None], None]) -> 
 
 def proxy_glb(subject: Subject, look: Look, turns: Turns | None = None) -> bytes | None:
     """The same at once, or as work that takes turns."""
+    if isinstance(subject, Flat):
+        return picture_proxy(subject, look, turns)
     mesh = subject.mesh(RESOLUTION, look, turns)
     if mesh is None:
         return None
@@ -45,6 +52,24 @@ def proxy_glb(subject: Subject, look: Look, turns: Turns | None = None) -> bytes
         return subject.surface_colours(space.from_browser(points), normal, look, turns)
 
     return textured_glb(space.to_browser(vertices), faces, colours)
+
+
+def picture_proxy(subject: Flat, look: Look, turns: Turns | None) -> bytes:
+    """An image on its plane, of `PICTURE` pixels along the longer edge at most."""
+    shrink = min(1.0, PICTURE / max(subject.width, subject.height))
+    width, height = max(round(subject.width * shrink), 1), max(round(subject.height * shrink), 1)
+    ask = subject.colours if turns is None else turns.wrap(subject.colours)
+    x = (torch.arange(width) + 0.5) * (subject.width / width)
+    y = (torch.arange(height) + 0.5) * (subject.height / height)
+    rows = max(PICTURE_PIXELS // width, 1)
+    bands = []
+    for part in y.split(rows):
+        across, down = torch.meshgrid(x, part, indexing="xy")
+        bands.append(ask(torch.stack([across, down], -1).view(-1, 2), look))
+    picture = to_bytes(torch.cat(bands).view(height, width, 3))
+    w, h = float(subject.width), float(subject.height)
+    corners = np.array([[0.0, 0.0, 0.0], [w, 0.0, 0.0], [w, h, 0.0], [0.0, h, 0.0]])
+    return picture_glb(picture, subject.space.to_browser(corners))
 
 
 def key_of(run: Path, look: Look) -> str:

@@ -59,6 +59,7 @@ class Session:
         """The line of text about the picture."""
         self.photograph_status: Any = None
         self._jumped_at = 0.0
+        self._instead = False
         self._proxy: Any = None
         self._shows_proxy = False
         self._lock = threading.RLock()
@@ -66,7 +67,7 @@ class Session:
     @property
     def keys(self) -> tuple[object, ...]:
         """Of this session's jobs at the desk."""
-        return tuple((name, self.client.client_id) for name in ("moving", "resting", "psnr", "asked"))
+        return tuple((name, self.client.client_id) for name in ("moving", "resting", "psnr", "asked", "play", "mesh"))
 
     def key(self, name: str) -> object:
         """One of them."""
@@ -108,7 +109,7 @@ class Session:
         desk = self.window.desk
         with self._lock:
             desk.drop(self.key("resting"), self.key("psnr"))
-            if self.camera is None:
+            if self.camera is None or self._instead:
                 return
             if self._proxy_can_show():
                 desk.drop(self.key("moving"))
@@ -120,7 +121,7 @@ class Session:
     def rest(self, after: float) -> None:
         """Show the field's own picture after so many seconds."""
         with self._lock:
-            if not self.use_field and self._proxy is not None:
+            if self._instead or (not self.use_field and self._proxy is not None):
                 return
             desk = self.window.desk
             desk.submit(self.key("resting"), self._refine(), Urgency.RESTING, after=after, failed=self.window.report)
@@ -133,6 +134,18 @@ class Session:
                 old.remove()
             if proxy is not None:
                 proxy.visible = self._shows_proxy = self._shows_proxy and self.use_proxy
+
+    def show_instead(self, other: bool) -> None:
+        """Show something else that the browser draws in place of all pictures, or no longer."""
+        with self._lock:
+            self._instead = other
+            if other:
+                self.window.desk.drop(self.key("moving"), self.key("resting"))
+                self._hide_proxy()
+                self.client.scene.set_background_image(None)
+                self.client.flush()
+            else:
+                self.disturb()
 
     def compare(self, comparison: Comparison | None) -> None:
         """Hold a photograph against the field, from where it was taken; or no longer."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 SIZE = 768
 """Pixels along an edge of the texture."""
@@ -24,14 +24,14 @@ Colours = Callable[[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]], Float[n
 """Points of a surface and unit normals there to display colours in [0, 1]."""
 
 
+def picture_glb(picture: UInt8[np.ndarray, "H W 3"], corners: Float[np.ndarray, "4 3"]) -> bytes:
+    """A GLB file of a picture on a plane; its corners begin at the upper left and go on clockwise."""
+    uv = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    return _glb(corners, np.array([[0, 2, 1], [0, 3, 2]]), uv, picture)
+
+
 def textured_glb(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], colours: Colours) -> bytes:
     """A GLB file that shows the colours as they are, without light."""
-    from PIL import Image
-    from trimesh import Trimesh
-    from trimesh.exchange.gltf import export_glb
-    from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import PBRMaterial
-
     corners = vertices[faces]
     uv, index, weights = layout(len(faces))
     points = (corners[index] * weights[..., None]).sum(1)
@@ -39,15 +39,30 @@ def textured_glb(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3
     normal = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-30)
     edge = round(len(index) ** 0.5)
     rgb = np.rint(255 * colours(points, normal[index]).clip(0, 1)).astype(np.uint8).reshape(edge, edge, 3)
+    apart = np.arange(3 * len(faces)).reshape(-1, 3)
+    return _glb(corners.reshape(-1, 3), apart, uv.reshape(-1, 2), rgb)
+
+
+def _glb(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    uv: Float[np.ndarray, "V 2"],
+    picture: UInt8[np.ndarray, "H W 3"],
+) -> bytes:
+    """The picture on the mesh, shown as it is from both sides."""
+    from PIL import Image
+    from trimesh import Trimesh
+    from trimesh.exchange.gltf import export_glb
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
+
     memory = io.BytesIO()
-    Image.fromarray(rgb).save(memory, format="JPEG", quality=QUALITY, subsampling=0)
+    Image.fromarray(picture).save(memory, format="JPEG", quality=QUALITY, subsampling=0)
     memory.seek(0)
     material = PBRMaterial(
         baseColorTexture=Image.open(memory), metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
     )
-    apart = np.arange(3 * len(faces)).reshape(-1, 3)
-    visual = TextureVisuals(uv=uv.reshape(-1, 2), material=material)
-    mesh = Trimesh(corners.reshape(-1, 3), apart, visual=visual, process=False)
+    mesh = Trimesh(vertices, faces, visual=TextureVisuals(uv=uv, material=material), process=False)
     return export_glb(mesh, include_normals=False, tree_postprocessor=_unlit)
 
 

@@ -182,8 +182,8 @@ class Window:
     def want_proxy(self) -> None:
         """See that browsers get what they draw by themselves: from the run, or made when nothing else is to do."""
         look = self.first_look()
-        if self.changing or isinstance(self.subject, Flat):
-            return
+        if self.changing or (isinstance(self.subject, Flat) and self.subject.moves):
+            return  # a film's would have to be another one for every frame
         if (data := proxies.cached(self.run.path, look)) is not None:
             self._take_proxy(data, look)
             return

@@ -78,15 +78,14 @@ class Paths:
     def _preview(self) -> None:
         path = self.path()
 
-        def play() -> Iterator[None]:
+        def play() -> Iterator[float]:
             started = time.perf_counter()
             while (at := time.perf_counter() - started) < path.seconds:
                 camera = path.cameras[[min(int(at * path.fps), len(path.cameras) - 1)]]
                 if camera.time is not None and self.window.subject.moves:
                     self.session.change(time=float(camera.time[0]))
                 self.session.jump(camera)
-                yield
-                self.window.desk.wait(1 / 30)
+                yield 1 / 30
 
         self.window.desk.submit(self.session.key("asked"), play(), Urgency.ASKED, failed=self.window.report)
 

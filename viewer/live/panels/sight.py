@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from fields.crop import write_crop
 from fields.field import RadianceField
 from scenes.box import Box
 from scenes.mesh import Mesh
+from viewer.live.desk import Urgency
 from viewer.live.flat import Flat
 from viewer.live.panels.saying import failing
 from viewer.live.radiance import Radiance, occupied_points
 from viewer.live.sketches import BOX_COLOUR, CROP_COLOUR, draw_box, draw_cells
+from viewer.live.turns import Turns
 
 if TYPE_CHECKING:
+    import trimesh
+
     from viewer.live.session import Session
     from viewer.live.window import Window
 
 AXES = ("x", "y", "z")
+MOMENT, MOVING_SECONDS = 1 / 60, 4.0
+"""Seconds between two times while something plays, and from first to last of a scene that does not say."""
+MESH_COLOUR = (122, 118, 112)
 MOST_CELLS = 20_000
 """Of the occupancy that are drawn."""
 THINNEST = 0.02
@@ -37,9 +47,12 @@ class Sight:
         self.channel = gui.add_dropdown("Channel", subject.channels, initial_value=subject.channels[0])
         self.channel.on_update(lambda _: self._change_channel())
         if subject.moves:
+            self.play = gui.add_checkbox("Play", False)
+            self.play.on_update(lambda _: self._play())
             n = subject.n_frames if isinstance(subject, Flat) else 101
             self.time = gui.add_slider("Frame" if isinstance(subject, Flat) else "Time", 0, max(n - 1, 1), 1, 0)
             self.time.on_update(lambda _: session.change(time=self.time.value / max(n - 1, 1)))
+            self._n_times = n
         r, g, b = (round(255 * c) for c in session.look.background)
         self.background = gui.add_rgb("Background", (r, g, b))
         self.background.on_update(lambda _: session.change(background=tuple(c / 255 for c in self.background.value)))
@@ -50,8 +63,9 @@ class Sight:
                 control.on_update(lambda _: session.change(axis=AXES.index(self.axis.value), at=self.at.value))
         home = gui.add_button("Back to the first view")
         home.on_click(lambda _: session.jump(subject.home))
-        if not isinstance(subject, Flat):
+        if not isinstance(subject, Flat) or not subject.moves:
             self._moving(gui)
+        if not isinstance(subject, Flat):
             self._clip(gui)
             self._around(gui)
 
@@ -62,6 +76,26 @@ class Sight:
             self.channel.options = subject.channels
         if isinstance(self.window.scene, Mesh) and "Original mesh beside" not in self._nodes:
             self.original.disabled = False
+
+    def _play(self) -> None:
+        desk, key = self.window.desk, self.session.key("play")
+        if not self.play.value:
+            desk.drop(key)
+            return
+
+        def steps() -> Iterator[float]:
+            started, first, seconds = time.perf_counter(), int(self.time.value), self._seconds()
+            while True:
+                at = first + int((time.perf_counter() - started) * self._n_times / seconds)
+                self.time.value = at % self._n_times
+                yield MOMENT
+
+        desk.submit(key, steps(), Urgency.ASKED, failed=self.window.report)
+
+    def _seconds(self) -> float:
+        """How long the whole of it takes."""
+        described = self.window.run.scene
+        return described["frames"] / described["fps"] if "fps" in described else MOVING_SECONDS
 
     def _change_channel(self) -> None:
         self.session.change(channel=self.channel.value)
@@ -134,6 +168,10 @@ class Sight:
                 cells.on_update(lambda _: self._toggle("cells", cells.value, self._draw_cells))
             else:
                 absent = not isinstance(self.window.scene, Mesh)
+                self.cells = gui.add_slider("Mesh resolution", 32, 512, 16, 128)
+                self.meshed = gui.add_checkbox("Mesh of the field", False, hint="In place of the field's own pictures")
+                for control in (self.cells, self.meshed):
+                    control.on_update(lambda _: self._change_mesh())
                 self.original = gui.add_checkbox("Original mesh beside", False, disabled=absent)
                 self.original.on_update(lambda _: self._toggle("original", self.original.value, self._draw_original))
 
@@ -143,6 +181,28 @@ class Sight:
             self._nodes[name] = draw()
         self._count()
         self.session.disturb()
+
+    def _change_mesh(self) -> None:
+        """Show a mesh of the field in the resolution that is chosen, or no longer."""
+        session, window = self.session, self.window
+        self._forget("mesh")
+        window.desk.drop(session.key("mesh"))
+        session.show_instead(self.meshed.value)
+        if not self.meshed.value:
+            return
+        turns, cells = Turns(), int(self.cells.value)
+
+        def done(mesh: trimesh.Trimesh | None) -> None:
+            if mesh is None or not self.meshed.value:
+                return
+            space = window.subject.space
+            vertices = space.to_browser(mesh.vertices)
+            self._nodes["mesh"] = self._add_mesh("/mesh", vertices, np.asarray(mesh.faces))
+            session.say(f"a mesh of {len(mesh.vertices):,} vertices and {len(mesh.faces):,} triangles")
+
+        session.say("the mesh is being made ...")
+        steps = turns.steps(lambda: window.subject.mesh(cells, session.look, turns), done)
+        window.desk.submit(session.key("mesh"), steps, Urgency.ASKED, failed=window.report)
 
     def _draw_box(self) -> Any:
         space = self.window.subject.space
@@ -158,14 +218,16 @@ class Sight:
     def _draw_original(self) -> Any:
         scene, space = self.window.scene, self.window.subject.space
         assert isinstance(scene, Mesh)
-        import trimesh
-
         world = scene.box.from_unit(torch.from_numpy(scene.surface.vertices)).numpy()
         vertices = space.to_browser(world)
         aside = self.window.subject.home.T_world_camera[0, :, 0].double().numpy()
         vertices = vertices + 1.15 * aside * float((vertices @ aside).max() - (vertices @ aside).min())
-        mesh = trimesh.Trimesh(vertices, scene.surface.faces, process=False)
-        return self.session.client.scene.add_mesh_trimesh("/original", mesh, cast_shadow=False)
+        return self._add_mesh("/original", vertices, scene.surface.faces)
+
+    def _add_mesh(self, name: str, vertices: np.ndarray, faces: np.ndarray) -> Any:
+        """Under the browser's lights."""
+        api, parts = self.session.client.scene, (vertices.astype(np.float32), faces.astype(np.uint32))
+        return api.add_mesh_simple(name, *parts, color=MESH_COLOUR, side="double", cast_shadow=False)
 
     def _forget(self, name: str) -> None:
         node = self._nodes.pop(name, None)

@@ -1,7 +1,9 @@
-"""viser's page, made lighter for machines without a GPU.
+"""viser's page, fitted to what it shows here.
 
-There the browser draws in software, and edges that are smoothed over four samples of every pixel take about as long as
-all the rest of a picture. So the page asks for none where it sees that a program draws.
+- A picture has the window's resolution: viser would draw fewer pixels where drawing is slow, and a field's picture at
+  rest would be blurred.
+- Where a program draws, because there is no GPU, edges are not smoothed: that takes four samples of every pixel, as
+  long as all the rest together. Nor is it warned of: no GPU is the usual case.
 """
 
 from __future__ import annotations
@@ -10,19 +12,26 @@ import gzip
 
 SOFTWARE = "swiftshader|llvmpipe|softpipe|software|basic render"
 SCRIPT = f"""<script>(() => {{
+  const ask = URLSearchParams.prototype.get;
+  URLSearchParams.prototype.get = function (name) {{
+    const value = ask.call(this, name);
+    return value === null && name === "fixedDpr" ? String(window.devicePixelRatio) : value;
+  }};
   const test = document.createElement("canvas").getContext("webgl2");
   const info = test && test.getExtension("WEBGL_debug_renderer_info");
-  const name = info ? String(test.getParameter(info.UNMASKED_RENDERER_WEBGL)) : "";
-  if (test) {{ const lose = test.getExtension("WEBGL_lose_context"); if (lose) lose.loseContext(); }}
-  if (!/{SOFTWARE}/i.test(name)) return;
-  const usual = HTMLCanvasElement.prototype.getContext;
+  if (!info || !/{SOFTWARE}/i.test(String(test.getParameter(info.UNMASKED_RENDERER_WEBGL)))) return;
+  const extension = WebGL2RenderingContext.prototype.getExtension;
+  WebGL2RenderingContext.prototype.getExtension = function (name) {{
+    return name === "WEBGL_debug_renderer_info" ? null : extension.call(this, name);
+  }};
+  const context = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, how) {{
-    return usual.call(this, kind, /^webgl/.test(kind) ? Object.assign({{}}, how, {{ antialias: false }}) : how);
+    return context.call(this, kind, /^webgl/.test(kind) ? Object.assign({{}}, how, {{ antialias: false }}) : how);
   }};
 }})();</script>"""
 
 
-def lighter(body: bytes, *, zipped: bool) -> bytes:
+def fitted(body: bytes, *, zipped: bool) -> bytes:
     """The HTML of the page with the script in front of all others; anything else as it is."""
     text = gzip.decompress(body) if zipped else body
     head, found, rest = text.partition(b"<head>")

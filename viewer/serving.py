@@ -40,7 +40,7 @@ from websockets.http11 import Request, Response
 
 from scenes.errors import InputError
 from viewer.incoming import connection_type, unlike_viser
-from viewer.page import lighter
+from viewer.page import fitted
 
 if TYPE_CHECKING:
     import viser
@@ -274,14 +274,14 @@ class _Guard:
             return connection.respond(HTTPStatus.FORBIDDEN, f"403: {refusal}\n")
         response = self.answers[0](connection, request)
         if response is not None and response.headers.get("Content-Type", "").startswith("text/html"):
-            self._lighten(response)
+            self._fit(response)
         return response
 
-    def _lighten(self, response: Response) -> None:
+    def _fit(self, response: Response) -> None:
         """Our own page in place of viser's; made once for each encoding."""
         zipped = response.headers.get("Content-Encoding") == "gzip"
         if zipped not in self.pages:
-            self.pages[zipped] = lighter(bytes(response.body), zipped=zipped)
+            self.pages[zipped] = fitted(bytes(response.body), zipped=zipped)
         response.body = self.pages[zipped]
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(response.body))

@@ -51,19 +51,19 @@ def run(argv: Sequence[str]) -> int:
     job = resume(options, overrides) if options.resume or is_run(options.path) else start(options, overrides)
     n_parameters = sum(parameter.numel() for parameter in job.field.parameters())
     print(f"{job.run.path}: {job.scene.kind}, {n_parameters:,} parameters, {where(device)}", flush=True)
-    with _window(job, device, options) as window:
-        try:
+    try:
+        with _window(job, device, options) as window:
             stopped = _fit(job, device, options.profile, window)
-        except BaseException:
-            if job.is_new:
-                job.run.remove_if_nothing_was_saved()
-            raise
-        if stopped:
-            print(f"stopped and saved; go on with: fieldfit fit {shlex.quote(str(job.run.path))} --resume")
-            return 128 + stopped
-        _evaluate(job, device)
-        if window is not None:
-            keep_serving(window)
+            if stopped:
+                print(f"stopped and saved; go on with: fieldfit fit {shlex.quote(str(job.run.path))} --resume")
+                return 128 + stopped
+            _evaluate(job, device)
+            if window is not None:
+                keep_serving(window)
+    except BaseException:
+        if job.is_new:
+            job.run.remove_if_nothing_was_saved()
+        raise
     return 0
 
 

@@ -53,8 +53,8 @@ class ViewOptions:
     """Where it listens."""
     device: DeviceName = "auto"
     """Where pictures are made."""
-    data: bool = True
-    """Load what was fitted too, for photographs, originals and comparisons."""
+    no_data: bool = False
+    """Do not load what was fitted: no photographs, originals and comparisons."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -68,10 +68,10 @@ def run(argv: Sequence[str]) -> int:
     window = Window(opened, field, options.serve.door())
     try:
         announce(window)
-        if options.data:
-            threading.Thread(target=_load, args=(window,), daemon=True).start()
-        else:
+        if options.no_data:
             window.without_scene = "--no-data was given, so the data were not loaded."
+        else:
+            threading.Thread(target=_load, args=(window,), daemon=True).start()
         keep_serving(window)
     finally:
         window.close()

@@ -108,20 +108,24 @@ class Session:
         """What is shown is no longer what is wanted: show something at once, and the rest when nothing changes."""
         desk = self.window.desk
         with self._lock:
-            desk.drop(self.key("resting"), self.key("psnr"))
+            desk.drop(self.key("resting"))
             if self.camera is None or self._instead:
                 return
-            if self._proxy_can_show():
+            if self.comparison is not None:  # of which nothing coarser is shown, and nothing drawn by the browser
+                desk.drop(self.key("moving"))
+                self._hide_proxy()
+            elif self._proxy_can_show():
                 desk.drop(self.key("moving"))
                 self._show_proxy()
-            elif self.use_field and not desk.has(self.key("moving")):
+            elif not desk.has(self.key("moving")):
                 desk.submit(self.key("moving"), self._follow(), Urgency.MOVING, failed=self.window.report)
             self.rest(REST_SECONDS)
 
     def rest(self, after: float) -> None:
         """Show the field's own picture after so many seconds."""
         with self._lock:
-            if self._instead or (not self.use_field and self._proxy is not None):
+            alone = not self.use_field and self._proxy_can_show() and self.comparison is None
+            if self._instead or alone:
                 return
             desk = self.window.desk
             desk.submit(self.key("resting"), self._refine(), Urgency.RESTING, after=after, failed=self.window.report)

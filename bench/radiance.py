@@ -22,6 +22,7 @@ from fields.encodings import Hash
 from fields.encodings.grid import GridEncoding
 from fields.field import RadianceField, RadianceFieldConfig, build, initialise
 from fields.fitting import FitConfig, Step, fit
+from fields.networks import MLP
 from fields.networks.mlp import Perceptron
 from fields.presets import Config, capture_preset
 from fields.rendering.render import look
@@ -49,6 +50,18 @@ def large_config() -> Config:
     density = replace(config.field.density, hidden_dim=64, hidden_layers=1)
     color = replace(config.field.color, hidden_dim=64, hidden_layers=2)
     return replace(config, field=replace(config.field, encoding=encoding, density=density, color=color))
+
+
+def in_full_precision(config: Config) -> Config:
+    """The same with networks that compute in float32."""
+    assert isinstance(config.field, RadianceFieldConfig)
+    density, color = config.field.density, config.field.color
+    assert isinstance(density, MLP)
+    assert isinstance(color, MLP)
+    field = replace(
+        config.field, density=replace(density, precision="float32"), color=replace(color, precision="float32")
+    )
+    return replace(config, field=field)
 
 
 @dataclass
@@ -177,6 +190,28 @@ def inference_row(bench: Bench, scene: Capture, field: RadianceField, name: str,
     return Row(f"inference, {name}", f"{rate:.2f} M/s", limit, scaling=times, asked=asked, values=rounds.values)
 
 
+def networks_row(bench: Bench, state: Fitted, name: str, least: float | None = None) -> Row:
+    """The networks' part of whole training steps: products that gradients need over the peak of what computes them.
+
+    Each of forward, cotangents of inputs and gradients of weights counts once, whatever is computed twice.
+    """
+    flops, seconds, shares = 0.0, 0.0, []
+    for network in (state.field.density_network, state.field.color_network):
+        assert isinstance(network, Perceptron)
+        flops += 3 * 2 * network.shape.size
+    limits = (bench.limits.tiles, bench.limits.bfloat16, bench.limits.fma)
+    half = state.field.color_network.shape.precision == "bfloat16"  # pyright: ignore[reportAttributeAccessIssue]
+    peak_flops = max(peak(bench.threads) for peak in (limits if half else limits[-1:]))
+    for _ in range(64):
+        n = state.advance(1)[1]
+        stages = state.last.stages
+        seconds = sum(stages.get(f"{pass_}: networks", 0.0) for pass_ in ("forward", "backward")) / 1e3
+        shares.append(flops * n / seconds / peak_flops)
+    share = statistics.median(shares)
+    asked = [] if least is None else [Asked("of limit", 100 * share, least, "{:.0f} %")]
+    return Row(f"networks in a training step, {name}", f"{1e3 * seconds:.2f} ms", share, asked=asked)
+
+
 def memory_row(state: Fitted, n_steps: int) -> Row:
     """Growth of what the process holds, from the third quarter of so many steps to the last: buffers have by then met
     the largest batches."""
@@ -212,4 +247,8 @@ def radiance_rows(bench: Bench, names: Container[str], folder: Path) -> Iterator
         large = fitted(scene, large_config(), seconds)
         yield inference_row(bench, scene, large.field, "16 x 2, 2^19, layers of 64", 3.0)
     if "radiance" in names:
+        yield networks_row(bench, preset, "preset")
+        large = large_config()
+        yield networks_row(bench, fitted(scene, large, seconds), "layers of 64")
+        yield networks_row(bench, fitted(scene, in_full_precision(large), seconds), "layers of 64, fp32", 75)
         yield from step_rows(bench, scene, preset)

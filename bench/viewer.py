@@ -75,10 +75,8 @@ def opened(software: bool) -> Iterator[Any]:
     """Chromium without a window."""
     from playwright.sync_api import sync_playwright
 
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if found is None:
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
         raise SystemExit("Chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", *(SOFTWARE if software else ())]

@@ -244,8 +244,8 @@ class Window:
         with self._lock:
             self._sessions[client.client_id] = session, panel
         client.camera.on_update(session.moved)
+        self._give_proxy(session)  # first of all, so that the browser has drawn it once before anybody moves
         session.moved(client.camera)
-        self._give_proxy(session)
 
     def _leave(self, client: ClientHandle) -> None:
         with self._lock:

@@ -79,15 +79,16 @@ class Paths:
         path = self.path()
 
         def play() -> Iterator[float]:
-            started = time.perf_counter()
-            while (at := time.perf_counter() - started) < path.seconds:
+            started, at = time.perf_counter(), 0.0
+            while at < path.seconds:
+                at = time.perf_counter() - started  # the last frame is seen however late it is
                 camera = path.cameras[[min(int(at * path.fps), len(path.cameras) - 1)]]
                 if camera.time is not None and self.window.subject.moves:
                     self.session.change(time=float(camera.time[0]))
                 self.session.jump(camera)
                 yield 1 / 30
 
-        self.window.desk.submit(self.session.key("asked"), play(), Urgency.ASKED, failed=self.window.report)
+        self.window.desk.submit(self.session.key("asked"), play(), Urgency.MOVING, failed=self.window.report)
 
     def _save(self) -> None:
         with failing(self.session):

@@ -90,7 +90,7 @@ class Sight:
                 self.time.value = at % self._n_times
                 yield MOMENT
 
-        desk.submit(key, steps(), Urgency.ASKED, failed=self.window.report)
+        desk.submit(key, steps(), Urgency.MOVING, failed=self.window.report)
 
     def _seconds(self) -> float:
         """How long the whole of it takes."""

@@ -151,7 +151,11 @@ def occupancy_bound(occupied: Bool[Tensor, "R R R"]) -> Bound:
     def bound(centres: Tensor, half: float) -> Tensor:
         reach = math.ceil(half * resolution) + 1
         if reach not in dilated:
-            near = torch.nn.functional.max_pool3d(occupied.float()[None, None], 2 * reach + 1, stride=1, padding=reach)
+            near = occupied.float()[None, None]
+            for axis in range(3):  # one after the other: a block of cells for the price of three lines
+                size, padding = [1, 1, 1], [0, 0, 0]
+                size[axis], padding[axis] = 2 * reach + 1, reach
+                near = torch.nn.functional.max_pool3d(near, size, stride=1, padding=padding)
             dilated[reach] = near[0, 0].cpu() > 0
         x, y, z = (centres * resolution).long().clamp(0, resolution - 1).unbind(-1)
         return (~dilated[reach][z, y, x]).float()

@@ -119,7 +119,13 @@ def _fit(job: Job, device: torch.device, profiled: bool, window: Window | None) 
         step, saved_at = first, time.monotonic()
         with StopSignals() as stop:
             going = chain([first], steps)
-            for step in going if window is None else window.follow(going, lambda: bool(stop.received)):
+
+            def save() -> None:
+                nonlocal saved_at
+                job.run.save(module, step)
+                saved_at = time.monotonic()
+
+            for step in going if window is None else window.follow(going, lambda: bool(stop.received), save):
                 progress.show(step)
                 if profile is not None:
                     profile.add(step)
@@ -127,10 +133,8 @@ def _fit(job: Job, device: torch.device, profiled: bool, window: Window | None) 
                     _log(job.run, step)
                 if stop.received:
                     break
-                asked = window is not None and window.fitting is not None and window.fitting.take_save()
-                if asked or time.monotonic() - saved_at >= SAVE_SECONDS:
-                    job.run.save(module, step)
-                    saved_at = time.monotonic()
+                if time.monotonic() - saved_at >= SAVE_SECONDS:
+                    save()
             progress.show(step, last=True)
             if step.index % LOG_EVERY:
                 _log(job.run, step)

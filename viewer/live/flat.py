@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import trimesh
 
 HOME_FOV = math.radians(40)
-HOME_SIZE = (1280, 720)
+HOME_SIZE = (956, 720)
+"""Of what is seen beside the panel, in a window of 1280 x 720."""
 MARGIN = 1.06
 """Of a window around the whole picture."""
 GAIN = 4.0

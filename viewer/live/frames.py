@@ -14,6 +14,8 @@ from viewer.live.subject import Look, Seen, Subject
 
 SLICE_SECONDS = 0.02
 """What is computed before somebody else may have a turn."""
+LONG_SECONDS, ENOUGH = 0.1, 1 << 13
+"""What a part of fewer rays than that may take: where a call costs much however few they are, small parts take ages."""
 COARSE_SECONDS = 0.05
 """What the first picture of a series may take."""
 STEP = 3
@@ -60,6 +62,10 @@ class Pace:
             return FEWEST
         return min(max(int(seconds / max(self.seconds_per_ray, 1e-9)), FEWEST), MOST)
 
+    def part(self) -> int:
+        """As many as are computed before somebody else may have a turn."""
+        return max(self.rays(SLICE_SECONDS), min(self.rays(LONG_SECONDS), ENOUGH))
+
 
 def coarseness_of(camera: Cameras, rays: int) -> int:
     """So coarse that a picture has about so many rays."""
@@ -86,7 +92,7 @@ def refine(
         rays, parts, begin = small.image_rays(0), [], 0
         while begin < len(rays):
             started = time.perf_counter()
-            part = rays[begin : begin + pace.rays(SLICE_SECONDS)]
+            part = rays[begin : begin + pace.part()]
             parts.append(subject.see(small, part, look))
             begin += len(part)
             spent += time.perf_counter() - started

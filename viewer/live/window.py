@@ -146,8 +146,14 @@ class Window:
             if not self.desk.advance():
                 self.desk.wait(1.0 if end is None else max(end - self.now(), 0.0))
 
-    def follow(self, steps: Iterator[Step], interrupted: Callable[[], bool] = lambda: False) -> Iterator[Step]:
-        """The steps of a fit, with pictures between them; while it is paused, only those."""
+    def follow(
+        self,
+        steps: Iterator[Step],
+        interrupted: Callable[[], bool] = lambda: False,
+        save: Callable[[], None] = lambda: None,
+    ) -> Iterator[Step]:
+        """The steps of a fit, with pictures between them; while it is paused, only those. `save` is called between
+        steps when somebody asks for it."""
         self.fitting = fitting = Fitting()
         with self._lock:
             panels = [panel for _, panel in self._sessions.values()]
@@ -158,11 +164,17 @@ class Window:
         for step in steps:
             fitting.took(step)
             yield step
+            if fitting.take_save():
+                save()
             if before - refreshed > REFRESH_SECONDS:
                 self._refresh()
                 refreshed = before
+            if fitting.paused:
+                self._refresh()
             while fitting.paused and not interrupted():
-                if not self.desk.advance():
+                if fitting.take_save():
+                    save()
+                elif not self.desk.advance():
                     self.desk.wait(0.2)
                 before = time.perf_counter()
             now = time.perf_counter()

@@ -23,21 +23,21 @@ class FitPanel:
         self.text = gui.add_markdown("...")
         self.pause = gui.add_button("Pause")
         self.pause.on_click(lambda _: self._pause(window))
-        gui.add_button("Save now").on_click(lambda _: self._save())
+        gui.add_button("Save now").on_click(lambda _: self._save(window))
         seconds, loss, psnr = self.fitting.curves()
         axis: Any = {"label": "seconds of fitting"}
         self.psnr = gui.add_uplot(
             (seconds, psnr),
             ({"label": "seconds"}, {"label": "PSNR, dB", "stroke": BLUE, "width": 2}),
             scales={"x": {"time": False}},
-            axes=(axis, {"label": "PSNR of batches, dB"}),
+            axes=(axis, {"label": "PSNR, dB"}),
             aspect=1.6,
         )
         self.loss = gui.add_uplot(
             (seconds, loss),
             ({"label": "seconds"}, {"label": "log10 of the loss", "stroke": ORANGE, "width": 2}),
             scales={"x": {"time": False}},
-            axes=(axis, {"label": "log10 of the loss"}),
+            axes=(axis, {"label": "log10 loss"}),
             aspect=1.6,
         )
 
@@ -51,14 +51,21 @@ class FitPanel:
         )
         seconds, loss, psnr = fitting.curves()
         self.psnr.data, self.loss.data = (seconds, psnr), (seconds, loss)
+        if self.pause.label != self._pause_label:
+            self.pause.label = self._pause_label
         if not fitting.running:
             self.pause.disabled = True
 
+    @property
+    def _pause_label(self) -> str:
+        return "Resume" if self.fitting.paused else "Pause"
+
     def _pause(self, window: Window) -> None:
         self.fitting.paused = not self.fitting.paused
-        self.pause.label = "Resume" if self.fitting.paused else "Pause"
+        self.pause.label = self._pause_label
         window.desk.wake()
 
-    def _save(self) -> None:
+    def _save(self, window: Window) -> None:
         self.fitting.save_asked = True
+        window.desk.wake()
         tell(self.session, "Saving", "after the step under way")

@@ -7,8 +7,7 @@ RUN is a run of a capture. Needs Chromium, which draws in software where there i
 
 - page: from opening to the first picture; from the first event of a drag to the proxy, or without one to the next
   picture of the field; from its end to the full resolution; pictures a second while dragging.
-- proxies: a mesh with a texture, the same mesh with colours at its vertices, and Gaussian splats at those, against the
-  field from the same camera.
+- proxies: the mesh with colours at its vertices, and Gaussian splats at those, against the field from the same camera.
 - memory: what the server keeps after 1,000 browsers came and went.
 - fit: steps a second with nobody looking, with a browser open, and while somebody drags, over those without a viewer.
 """
@@ -221,15 +220,9 @@ def proxies(run: Path, software: bool) -> Iterator[str]:
 
 def proxy_kinds(window: Any) -> dict[str, Callable[[Any], Any]]:
     """Functions that add a proxy to a scene."""
-    from fields.export import glb_bytes, vertex_colours
     from viewer.live.proxies import MOST_TRIANGLES, RESOLUTION, proxy_glb, simplified
 
     subject, look = window.subject, window.first_look()
-
-    def textured(api: Any) -> Any:
-        data = proxy_glb(subject, look)
-        assert data is not None
-        return api.add_glb("/tried", data, cast_shadow=False, receive_shadow=False)
 
     def small() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         mesh = subject.mesh(RESOLUTION, look)
@@ -240,12 +233,9 @@ def proxy_kinds(window: Any) -> dict[str, Callable[[Any], Any]]:
         return subject.space.to_browser(vertices), faces, subject.surface_colours(vertices, normal, look)
 
     def coloured(api: Any) -> Any:
-        import trimesh
-
-        vertices, faces, colours = small()
-        mesh = trimesh.Trimesh(vertices, faces, vertex_colors=np.rint(255 * colours).astype(np.uint8), process=False)
-        assert vertex_colours(mesh) is not None
-        return api.add_glb("/tried", glb_bytes(mesh), cast_shadow=False, receive_shadow=False)
+        data = proxy_glb(subject, look)
+        assert data is not None
+        return api.add_glb("/tried", data, cast_shadow=False, receive_shadow=False)
 
     def splats(api: Any) -> Any:
         import trimesh
@@ -263,7 +253,7 @@ def proxy_kinds(window: Any) -> dict[str, Callable[[Any], Any]]:
             opacities=np.full((len(vertices), 1), 0.95, np.float32),
         )
 
-    return {"mesh with a texture": textured, "mesh with colours at its vertices": coloured, "Gaussian splats": splats}
+    return {"mesh with colours at its vertices": coloured, "Gaussian splats at those": splats}
 
 
 def memory(run: Path, n: int = 1000) -> Iterator[str]:

@@ -109,7 +109,7 @@ def test_a_path_is_previewed(look: Look, two: tuple[np.ndarray, np.ndarray]):
 def test_a_film_that_is_stopped_leaves_nothing(look: Look, two: tuple[np.ndarray, np.ndarray], run: Path):
     (run / "renders" / "viewer.mp4").unlink(missing_ok=True)
     before = sorted(run.rglob("*"))
-    ask(look, seconds=20, width=640, height=480)
+    ask(look, seconds=60, width=96, height=72)
     look.press("Render the film (mp4)")
     look.until(lambda: sorted(run.rglob("*")) != before, "a film that is written")
     look.press("Stop rendering")
@@ -179,6 +179,7 @@ def test_a_point_cloud(look: Look, run: Path):
     path = look.download("Export a point cloud (ply)")
     assert path.suffix == ".ply"
     cloud = trimesh.load(path)
+    assert isinstance(cloud, trimesh.PointCloud)
     assert cloud.vertices.shape == (1200, 3)
     assert inside(cloud.vertices, box, 0.51 * box.side / 32)
     assert len(np.unique(cloud.colors, axis=0)) > 100

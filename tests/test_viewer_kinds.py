@@ -52,11 +52,11 @@ def borders(picture: np.ndarray) -> int:
 
 
 def test_an_image(browser: Browser, fieldfit: Program, tmp_path: Path):
-    Image.fromarray(checks(72, 72)).save(tmp_path / "checks.png")
+    Image.fromarray(checks(66, 44)).save(tmp_path / "checks.png")
     run = fitted(fieldfit, tmp_path / "checks.png", 200)
     with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url) as look:
         whole = look.settled()
-        assert (whole[[4, -4]].min() > 245) and (whole[:, [4, -8]].min() > 240)  # all of it is seen
+        assert (whole[[4, -4]].min() > 235) and (whole[:, [4, -12]].min() > 235)  # all of it is seen
         look.until(lambda: look.options("Channel") == ["colour", "original", "difference"], "the original is there")
         look.choose("Channel", "original")
         look.until(lambda: not np.array_equal(look.settled(), whole), "the original")
@@ -68,7 +68,7 @@ def test_an_image(browser: Browser, fieldfit: Program, tmp_path: Path):
         assert np.median(difference[height // 4 : -height // 4, width // 3 : -width // 3]) < 32
         look.choose("Channel", "colour")
         look.settled(unlike=difference)
-        assert borders(whole) >= 5
+        assert borders(whole) >= 3
         look.page.mouse.move(width / 2, height / 2)
         look.page.mouse.wheel(0, -1500)
         nearer = look.settled(unlike=whole)
@@ -100,7 +100,7 @@ def test_a_film(browser: Browser, fieldfit: Program, tmp_path: Path):
 def test_a_mesh(browser: Browser, fieldfit: Program, tmp_path: Path):
     write_demo_mesh(tmp_path / "knot.obj")
     run = fitted(fieldfit, tmp_path / "knot.obj", 200)
-    with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url) as look:
+    with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url, (680, 340)) as look:
         shaded = look.settled()
         look.choose("Channel", "slice")
         at_middle = look.settled(unlike=shaded)
@@ -116,7 +116,6 @@ def test_a_mesh(browser: Browser, fieldfit: Program, tmp_path: Path):
         right = beside.shape[1] * 3 // 4
         assert changed(beside[:, right:], normal[:, right:]) > 0.05
         look.tick("Original mesh beside", on=False)
-        look.settled(unlike=beside)
         look.write("Mesh resolution", 48)
         look.tick("Mesh of the field")
         said = look.sees(re.compile("a mesh of [0-9,]+ vertices and [0-9,]+ triangles"))

@@ -14,7 +14,7 @@ import trimesh
 from program import Program
 from test_rendering import lively
 from tiny_runs import WIDE, fit_each
-from tolerances import EXACT, POSES, RENDERED, TEXTURE
+from tolerances import EXACT, POSES, RENDERED
 
 from fields.commands.render import image_values
 from fields.crop import read_crop, write_crop
@@ -35,7 +35,6 @@ from viewer.live.radiance import occupied_points
 from viewer.live.space import Space, quaternion, rotation
 from viewer.live.subject import Look, Seen, Subject, paint
 from viewer.live.surface import slice_colours
-from viewer.live.textures import layout
 from viewer.live.window import subject_of
 from viewer.paths import pinholes
 
@@ -247,26 +246,3 @@ def test_a_crop_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "crop.json").write_text(text)
     with pytest.raises(InputError, match="expected"):
         read_crop(tmp_path)
-
-
-def test_every_triangle_has_its_own_part_of_the_texture() -> None:
-    """A linear function of place, looked up in the texture by bilinear filtering, comes back in each triangle."""
-    n, size = 37, 128
-    uv, index, weights = layout(n, size)
-    edge = round(len(index) ** 0.5)
-    corners = np.random.default_rng(3).random((n, 3))
-    texture = (corners[index] * weights).sum(-1).reshape(edge, edge)
-    owner = index.reshape(edge, edge)
-    assert set(index) == set(range(n))
-    for shares in ((0.98, 0.01, 0.01), (0.1, 0.8, 0.1), (0.05, 0.05, 0.9), (1 / 3, 1 / 3, 1 / 3), (0.02, 0.49, 0.49)):
-        at = (uv * np.array(shares)[:, None]).sum(1) * edge
-        x, y = at[:, 0] - 0.5, edge - at[:, 1] - 0.5
-        column, row = np.floor(x + 1e-9).astype(int), np.floor(y + 1e-9).astype(int)
-        fx, fy = (x - column).clip(0), (y - row).clip(0)
-        found = np.zeros(n)
-        for i in (0, 1):
-            for j in (0, 1):
-                share = (fx if i else 1 - fx) * (fy if j else 1 - fy)
-                found += share * texture[row + j, column + i]
-                assert (owner[row + j, column + i] == np.arange(n))[share > 1e-6].all()
-        np.testing.assert_allclose(found, corners @ np.array(shares), atol=TEXTURE.atol)

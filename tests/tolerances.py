@@ -118,6 +118,5 @@ PATHS = Tolerance(
 FILM = Tolerance(
     0.0, 6 / 255, "x264 at rate factor 16 in 4:2:0, within areas of one colour, through 8-bit YCbCr and back"
 )
-TEXTURE = Tolerance(0.0, 1e-9, "bilinear filtering of a linear function is exact")
 PLOTTED = Tolerance(0.0, 0.02, "shares of a plot's height, a few pixels of 520 lost to grid lines and smoothed edges")
 TURBO_FIT = Tolerance(0.0, 0.15, "the published polynomial of degree 5 is this far from its own table at the dark ends")

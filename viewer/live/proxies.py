@@ -14,21 +14,22 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from fields.export import glb_bytes
 from fields.files import write_whole
 from scenes.errors import InputError
 from viewer.live.flat import Flat
+from viewer.live.plane import picture_glb
 from viewer.live.subject import Look, Subject
-from viewer.live.textures import picture_glb, textured_glb
 from viewer.live.turns import Turns
 from viewer.pictures import to_bytes
 
 RESOLUTION = 64
 """Cells along the longest edge of the box."""
-MOST_TRIANGLES = 12_000
+MOST_TRIANGLES = 9_000
 """What a browser draws without a GPU at thirty pictures a second."""
 PICTURE, PICTURE_PIXELS = 2048, 1 << 16
 """Pixels of an image's proxy along its longer edge, at most; and those that are computed at once."""
-VERSION = 3
+VERSION = 4
 """Of how proxies are made."""
 
 
@@ -40,18 +41,17 @@ def make(subject: Subject, look: Look, done: Callable[[bytes | None], None]) -> 
 
 def proxy_glb(subject: Subject, look: Look, turns: Turns | None = None) -> bytes | None:
     """The same at once, or as work that takes turns."""
+    from trimesh import Trimesh
+
     if isinstance(subject, Flat):
         return picture_proxy(subject, look, turns)
     mesh = subject.mesh(RESOLUTION, look, turns)
     if mesh is None:
         return None
     vertices, faces = simplified(np.asarray(mesh.vertices), np.asarray(mesh.faces), MOST_TRIANGLES)
-    space = subject.space
-
-    def colours(points: Float[np.ndarray, "N 3"], normal: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-        return subject.surface_colours(space.from_browser(points), normal, look, turns)
-
-    return textured_glb(space.to_browser(vertices), faces, colours)
+    normal = Trimesh(vertices, faces, process=False).vertex_normals.copy()
+    rgb = np.rint(255 * subject.surface_colours(vertices, normal, look, turns).clip(0, 1)).astype(np.uint8)
+    return glb_bytes(Trimesh(subject.space.to_browser(vertices), faces, vertex_colors=rgb, process=False))
 
 
 def picture_proxy(subject: Flat, look: Look, turns: Turns | None) -> bytes:

@@ -25,11 +25,11 @@ from viewer.pictures import to_bytes
 
 RESOLUTION = 64
 """Cells along the longest edge of the box."""
-MOST_TRIANGLES = 9_000
+MOST_TRIANGLES = 6_000
 """What a browser draws without a GPU at thirty pictures a second."""
 PICTURE, PICTURE_PIXELS = 2048, 1 << 16
 """Pixels of an image's proxy along its longer edge, at most; and those that are computed at once."""
-VERSION = 4
+VERSION = 5
 """Of how proxies are made."""
 
 

@@ -95,7 +95,7 @@ class Radiance:
     ) -> Float[np.ndarray, "N 3"]:
         """As `Subject`: what a short ray through each point composites, from outside to inside."""
         side, near = self.field.box.side, self.field.march.near * self.field.box.side
-        outward, at = torch.from_numpy(normal).float(), torch.from_numpy(points).float()
+        outward, at = torch.tensor(normal).float(), torch.tensor(points).float()
         origins = at + (near + BEFORE * side) * outward
         shown = clipped(self.field, Clip(look.crop, near, near + (BEFORE + BEHIND) * side))
         device = self.field.occupancy.bits.device

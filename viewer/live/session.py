@@ -19,7 +19,7 @@ from scenes.cameras import Cameras
 from scenes.capture import Capture
 from scenes.metrics import psnr
 from viewer.live.desk import Urgency
-from viewer.live.frames import COARSE_SECONDS, Frame, coarseness_of, refine, whole
+from viewer.live.frames import Frame, coarseness_of, refine, whole
 from viewer.live.photographs import Comparison, fitted, held_against, truth
 from viewer.live.subject import Look, Seen, paint
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from viewer.live.window import Window
 
+MOVING_SECONDS = 0.025
+"""What a picture for somebody who moves may take."""
 REST_SECONDS = 0.15
 """Without movement, after which the camera rests."""
 SETTLE_SECONDS = 1.0
@@ -59,6 +61,7 @@ class Session:
         """The line of text about the picture."""
         self.photograph_status: Any = None
         self._jumped_at = 0.0
+        self._rest_at, self._waits = 0.0, False
         self._instead = False
         self._proxy: Any = None
         self._shows_proxy = False
@@ -108,7 +111,8 @@ class Session:
         """What is shown is no longer what is wanted: show something at once, and the rest when nothing changes."""
         desk = self.window.desk
         with self._lock:
-            desk.drop(self.key("resting"))
+            if not self._waits:
+                desk.drop(self.key("resting"))
             if self.camera is None or self._instead:
                 return
             if self.comparison is not None:  # of which nothing coarser is shown, and nothing drawn by the browser
@@ -127,8 +131,18 @@ class Session:
             alone = not self.use_field and self._proxy_can_show() and self.comparison is None
             if self._instead or alone:
                 return
-            desk = self.window.desk
-            desk.submit(self.key("resting"), self._refine(), Urgency.RESTING, after=after, failed=self.window.report)
+            self._rest_at = self.window.now() + after
+            if self._waits and self.window.desk.has(self.key("resting")):
+                return  # it looks at the clock when its time has come
+            self._waits = True
+            self.window.desk.submit(self.key("resting"), self._rest(), Urgency.RESTING, failed=self.window.report)
+
+    def _rest(self) -> Iterator[float | None]:
+        """The field's pictures, as soon as nothing has moved for long enough."""
+        while (left := self._rest_at - self.window.now()) > 0:
+            yield left
+        self._waits = False
+        yield from self._refine()
 
     def take_proxy(self, proxy: Any) -> None:
         """What the browser draws while it moves, a node of its scene; None for nothing."""
@@ -193,12 +207,12 @@ class Session:
         with self.client.atomic():
             self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality, depth=depth)
             self._hide_proxy()
+            width, height = frame.camera.size[0].tolist()
+            if moving:
+                self.say(f"moving: 1/{frame.coarseness} of the resolution")
+            else:
+                self.say(f"{width} x {height} in {frame.seconds:.2f} s" if frame.done else "getting finer ...")
         self.client.flush()
-        width, height = frame.camera.size[0].tolist()
-        if moving:
-            self.say(f"moving: 1/{frame.coarseness} of the resolution")
-        else:
-            self.say(f"{width} x {height} in {frame.seconds:.2f} s" if frame.done else "getting finer ...")
 
     def note_drawn(self, name: str, drawn: bool) -> None:
         """Whether something is drawn around the field, of which the field may hide a part."""
@@ -218,8 +232,8 @@ class Session:
             with self.client.atomic():
                 self.client.scene.set_background_image(None)
                 self._proxy.visible = True
+                self.say("moving: the proxy")
             self.client.flush()
-            self.say("moving: the proxy")
 
     def _hide_proxy(self) -> None:
         with self._lock:
@@ -237,7 +251,7 @@ class Session:
         while self.camera is not None and seen != (self.camera, self.look) and self.comparison is None:
             camera, look, pace = self.camera, self.look, self.window.pace
             seen = camera, look
-            coarse = max(coarseness_of(camera, pace.rays(COARSE_SECONDS)), 2)
+            coarse = max(coarseness_of(camera, pace.rays(MOVING_SECONDS)), 2)
             yield from refine(self.window.subject, camera, look, pace, show, finest=coarse)
 
     def _refine(self) -> Iterator[None]:

@@ -270,7 +270,7 @@ def memory(run: Path, n: int = 1000) -> Iterator[str]:
     """What the server grows by over n browsers that come and go, after fifty."""
     with served(run) as (url, process):
         port = int(url.rstrip("/").rpartition(":")[2])
-        time.sleep(20)  # the proxy is there by then
+        time.sleep(8)  # the proxy is there by then
         for _ in range(50):
             visit(port)
         before = resident(process.pid)

@@ -19,6 +19,9 @@ from tiny_clips import disc, write_lossless
 from fields.run import Run
 from scenes.demo import write_demo, write_demo_mesh
 
+TINY = (680, 340)
+"""Of a window, for what takes long."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -100,7 +103,7 @@ def test_a_film(browser: Browser, fieldfit: Program, tmp_path: Path):
 def test_a_mesh(browser: Browser, fieldfit: Program, tmp_path: Path):
     write_demo_mesh(tmp_path / "knot.obj")
     run = fitted(fieldfit, tmp_path / "knot.obj", 200)
-    with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url, (680, 340)) as look:
+    with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url, TINY) as look:
         shaded = look.settled()
         look.choose("Channel", "slice")
         at_middle = look.settled(unlike=shaded)
@@ -129,7 +132,7 @@ def test_a_capture_that_moves(browser: Browser, fieldfit: Program, tmp_path: Pat
     """A ball goes along x, so it is elsewhere at another time."""
     write_dynamic(tmp_path / "ball", {"train": views(24), "test": views(6)}, moving_ball, (24, 24))
     run = fitted(fieldfit, tmp_path / "ball", 150)
-    with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url) as look:
+    with serving(tmp_path, "view", run, "--port", "0") as served, looking(browser, served.url, TINY) as look:
         first = look.settled()
         look.slide("Time", 1.0)
         last = look.settled(unlike=first)
@@ -157,7 +160,7 @@ def test_a_fit_is_paused_saved_and_stopped(browser: Browser, tmp_path: Path):
     write_demo(tmp_path / "toy", size=100, n_train=24)
     run = tmp_path / "runs" / "toy"
     served = start(tmp_path, "fit", "toy", "--view", "--port", "0", "--steps", "100000")
-    with looking(browser, served.url) as look:
+    with looking(browser, served.url, TINY) as look:
         look.tab("Fit")
         before = step_of(look)
         look.until(lambda: step_of(look) > before, "another step")

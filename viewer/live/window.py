@@ -38,7 +38,7 @@ from viewer.serving import Door, Served, open_server
 if TYPE_CHECKING:
     from viser import ClientHandle
 
-SHARE_MOVING, SHARE_RESTING = 0.25, 0.08
+SHARE_MOVING, SHARE_RESTING = 0.2, 0.08
 """Of the time of fitting, what pictures may take meanwhile: while somebody moves, and otherwise."""
 REFRESH_SECONDS = 1.0
 """Between two points of a plot."""
@@ -258,6 +258,8 @@ class Window:
         client.camera.on_update(session.moved)
         self._give_proxy(session)  # first of all, so that the browser has drawn it once before anybody moves
         session.moved(client.camera)
+        if client.client_id not in self.served.server.get_clients():  # gone again before all this was there
+            self._leave(client)
 
     def _leave(self, client: ClientHandle) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""The README's pictures of the viewer, taken from the page by what drives it in the tests.
+"""The README's film of the viewer, taken from the page by what drives it in the tests.
 
 python tests/viewer_pictures.py docs/pictures
 """
@@ -51,22 +51,16 @@ def shot(look: Look) -> Image.Image:
 
 
 def main() -> None:
-    """Write viewer.png and viewer.webp into the folder that is named."""
+    """Write viewer.webp into the folder that is named."""
     target = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as name, Program() as fieldfit, chromium() as browser:
         folder = Path(name)
-        done = fieldfit(folder, "fit", "demo", "--minutes", "1")
+        done = fieldfit(folder, "fit", "demo")
         assert done.code == 0, done.stderr
         with serving(folder, "view", "runs/demo", "--port", "0") as served, looking(browser, served.url, LARGE) as look:
             look.settled()
             look.page.wait_for_timeout(15_000)  # until the proxy is there
             frames = animation(look)
-            look.press("Look through this camera")
-            look.tick("Cameras: train (60)") if "Cameras: train (60)" in look.page.content() else None
-            look.tab("View")
-            look.press("Back to the first view")
-            look.settled()
-            shot(look).save(target / "viewer.png", optimize=True)
     small = [frame.resize((WIDTH, round(WIDTH * LARGE[1] / LARGE[0])), Image.Resampling.LANCZOS) for frame in frames]
     small[0].save(target / "viewer.webp", save_all=True, append_images=small[1:], duration=90, loop=0, quality=70)
 

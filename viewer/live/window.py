@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SHARE_MOVING, SHARE_RESTING = 0.2, 0.08
 """Of the time of fitting, what pictures may take meanwhile: while somebody moves, and otherwise."""
+TIDY_SECONDS = 2.0
+"""After a browser has left."""
 REFRESH_SECONDS = 1.0
 """Between two points of a plot."""
 MOST_CREDIT = 0.3
@@ -266,6 +268,17 @@ class Window:
             found = self._sessions.pop(client.client_id, None)
         if found is not None:
             found[0].leave()
+            self.desk.submit("tidy", tidied(), Urgency.SPARE, after=TIDY_SECONDS)
+
+
+def tidied() -> Iterator[None]:
+    """Give the system back what browsers that are gone took of memory, where the C library can: a job for the desk."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    yield
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from chromium import LARGE, MOVING, Look, Served, changed, chromium, fit_toy, lo
 from PIL import Image
 from playwright.sync_api import Browser
 from program import Program
+from tolerances import TWO_DIGITS, TYPED
 
 from fields.crop import read_crop
 from fields.run import Run
@@ -184,8 +185,8 @@ def test_a_crop_is_kept_in_the_run_and_used_by_the_program(look: Look, fieldfit:
     crop = read_crop(run)
     assert crop is not None
     box = Box.from_json(Run.open(run).scene["box"])
-    assert crop.lo == pytest.approx(box.lo, abs=1e-4)
-    assert crop.hi[:2] == pytest.approx(box.hi[:2], abs=1e-4)
+    assert crop.lo == pytest.approx(box.lo, abs=TYPED.atol)
+    assert crop.hi[:2] == pytest.approx(box.hi[:2], abs=TYPED.atol)
     assert box.lo[2] < crop.hi[2] < box.centre[2] + 0.1 * box.size[2]
     done = fieldfit(folder, "export", run, tmp_path / "part.ply", "--resolution", "48")
     assert done.code == 0, done.stderr
@@ -225,7 +226,9 @@ def test_looking_through_a_camera(look: Look, fieldfit: Program, folder: Path):
     said = look.sees(re.compile("over 100 x 100 pixels"))
     found = re.search(r"(\S+): ([0-9.]+) dB over 100 x 100 pixels", said)
     assert found is not None
-    assert float(found[2]) == pytest.approx(dict(zip(report["names"], expected, strict=True))[found[1]], abs=0.05)
+    assert float(found[2]) == pytest.approx(
+        dict(zip(report["names"], expected, strict=True))[found[1]], abs=TWO_DIGITS.atol
+    )
     shown = [look.settled(unlike=first)]
     for style in ("difference", "photograph", "field"):
         look.choose("Compare by", style)

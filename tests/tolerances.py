@@ -118,5 +118,7 @@ PATHS = Tolerance(
 FILM = Tolerance(
     0.0, 6 / 255, "x264 at rate factor 16 in 4:2:0, within areas of one colour, through 8-bit YCbCr and back"
 )
+TYPED = Tolerance(0.0, 1e-4, "numbers that a browser rounded for its sliders, in a box a few units large")
+TWO_DIGITS = Tolerance(0.0, 0.05, "PSNR of one view shown with two digits, of rays that end at a transmittance of 1e-3")
 PLOTTED = Tolerance(0.0, 0.02, "shares of a plot's height, a few pixels of 520 lost to grid lines and smoothed edges")
 TURBO_FIT = Tolerance(0.0, 0.15, "the published polynomial of degree 5 is this far from its own table at the dark ends")

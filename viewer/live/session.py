@@ -34,6 +34,8 @@ REST_SECONDS = 0.15
 """Without movement, after which the camera rests."""
 SETTLE_SECONDS = 1.0
 """After a jump, during which the browser's camera may still be somewhere else."""
+NEAR_HOME = 1e-3
+"""In the browser's lengths."""
 AGAIN_SECONDS = 1.5
 """Between two pictures of a field that is being fitted."""
 SWAP = 3
@@ -61,6 +63,7 @@ class Session:
         """The line of text about the picture."""
         self.photograph_status: Any = None
         self._jumped_at = 0.0
+        self._expected_until = window.now() + SETTLE_SECONDS
         self._rest_at, self._waits = 0.0, False
         self._instead = False
         self._proxy: Any = None
@@ -70,7 +73,9 @@ class Session:
     @property
     def keys(self) -> tuple[object, ...]:
         """Of this session's jobs at the desk."""
-        return tuple((name, self.client.client_id) for name in ("moving", "resting", "psnr", "asked", "play", "mesh"))
+        return tuple(
+            (name, self.client.client_id) for name in ("moving", "resting", "psnr", "asked", "play", "mesh", "arrived")
+        )
 
     def key(self, name: str) -> object:
         """One of them."""
@@ -80,6 +85,8 @@ class Session:
         """The browser's camera may be somewhere else."""
         camera = self.window.subject.space.camera(handle)
         with self._lock:
+            if self.camera is None and self.window.now() < self._expected_until and not self._at_home(handle):
+                return  # where viser's page puts it before it has heard of ours
             if self.gone or camera is None or (self.camera is not None and same_view(camera, self.camera)):
                 return
             resized = self.camera is None or not torch.equal(camera.size, self.camera.size)
@@ -87,6 +94,12 @@ class Session:
             if self.comparison is not None and not resized and self.window.now() - self._jumped_at > SETTLE_SECONDS:
                 self.leave_photograph()
             self.disturb()
+
+    def _at_home(self, handle: CameraHandle) -> bool:
+        """Whether the camera is where the window puts it first."""
+        space = self.window.subject.space
+        away = np.linalg.norm(np.asarray(handle.position) - space.pose(self.window.subject.home).position)
+        return bool(away < NEAR_HOME)
 
     def jump(self, camera: Cameras) -> None:
         """Put the browser's camera there."""

@@ -30,7 +30,7 @@ from viewer.live.flat import Flat
 from viewer.live.frames import Pace
 from viewer.live.path import Keyframes
 from viewer.live.radiance import Radiance
-from viewer.live.session import Session
+from viewer.live.session import SETTLE_SECONDS, Session
 from viewer.live.subject import Look, Subject
 from viewer.live.surface import DistanceSurface
 from viewer.serving import Door, Served, open_server
@@ -260,6 +260,12 @@ class Window:
         client.camera.on_update(session.moved)
         self._give_proxy(session)  # first of all, so that the browser has drawn it once before anybody moves
         session.moved(client.camera)
+        self.desk.submit(
+            session.key("arrived"),
+            _once(lambda: session.moved(client.camera)),
+            Urgency.MOVING,
+            after=2 * SETTLE_SECONDS,
+        )
         if client.client_id not in self.served.server.get_clients():  # gone again before all this was there
             self._leave(client)
 
@@ -269,6 +275,11 @@ class Window:
         if found is not None:
             found[0].leave()
             self.desk.submit("tidy", tidied(), Urgency.SPARE, after=TIDY_SECONDS)
+
+
+def _once(what: Callable[[], None]) -> Iterator[None]:
+    what()
+    yield
 
 
 def tidied() -> Iterator[None]:

@@ -111,4 +111,8 @@ def simplified(
         open3d.utility.Vector3dVector(vertices), open3d.utility.Vector3iVector(faces.astype(np.int32))
     )
     few = whole.simplify_quadric_decimation(most)
+    cell = float(np.ptp(vertices, axis=0).max()) / RESOLUTION
+    while len(few.triangles) > most:  # of many small pieces, whose borders it keeps
+        cell *= 1.25
+        few = whole.simplify_vertex_clustering(cell)
     return np.asarray(few.vertices).astype(np.float64), np.asarray(few.triangles).astype(np.int64)

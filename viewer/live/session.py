@@ -7,7 +7,7 @@ of where the camera is by then. When it rests, the field's own pictures come, fi
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ class Session:
         self._instead = False
         self._proxy: Any = None
         self._shows_proxy = False
-        self._lock = threading.RLock()
+        self._lock, self._asking = threading.RLock(), threading.RLock()
 
     @property
     def keys(self) -> tuple[object, ...]:
@@ -83,8 +83,8 @@ class Session:
 
     def moved(self, handle: CameraHandle) -> None:
         """The browser's camera may be somewhere else."""
-        camera = self.window.subject.space.camera(handle)
         with self._lock:
+            camera = self.window.subject.space.camera(handle)  # by now: calls may overtake each other
             if self.camera is None and self.window.now() < self._expected_until and not self._at_home(handle):
                 return  # where viser's page puts it before it has heard of ours
             if self.gone or camera is None or (self.camera is not None and same_view(camera, self.camera)):
@@ -100,6 +100,12 @@ class Session:
         space = self.window.subject.space
         away = np.linalg.norm(np.asarray(handle.position) - space.pose(self.window.subject.home).position)
         return bool(away < NEAR_HOME)
+
+    def serially(self, do: Callable[[], None]) -> None:
+        """Do what somebody asked for, one after the other: viser's threads would do it all at once, and what is done
+        last would not be what was asked last. It must be short and not wait for the desk, which may come here too."""
+        with self._asking:
+            do()
 
     def jump(self, camera: Cameras) -> None:
         """Put the browser's camera there."""

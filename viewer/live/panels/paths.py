@@ -25,16 +25,17 @@ class Paths:
         self.window, self.session = window, session
         gui = session.client.gui
         self.count = gui.add_markdown("")
-        gui.add_button("Add what I see as a keyframe").on_click(lambda _: self._add())
-        gui.add_button("Remove the last keyframe").on_click(lambda _: self._change(window.keyframes.remove))
-        gui.add_button("Remove all keyframes").on_click(lambda _: self._change(window.keyframes.clear))
+        gui.add_button("Add what I see as a keyframe").on_click(lambda _: session.serially(self._add))
+        for label, what in (("the last keyframe", window.keyframes.remove), ("all keyframes", window.keyframes.clear)):
+            remove = gui.add_button(f"Remove {label}")
+            remove.on_click(lambda _, what=what: session.serially(lambda: self._change(what)))
         self.seconds = gui.add_number("Seconds", 4.0, min=0.1, max=600.0, step=0.1)
         self.fps = gui.add_number("Frames a second", 30, min=1, max=120, step=1)
         self.loop = gui.add_checkbox("Loop", False)
         self.width = gui.add_number("Width", 1280, min=16, max=8192, step=2)
         self.height = gui.add_number("Height", 720, min=16, max=8192, step=2)
         for control in (self.seconds, self.fps, self.loop, self.width, self.height):
-            control.on_update(lambda _: self._draw())
+            control.on_update(lambda _: session.serially(self._draw))
         gui.add_button("Preview").on_click(lambda _: self._preview())
         gui.add_button("Save camera_path.json").on_click(lambda _: self._save())
         self.render = gui.add_button("Render the film (mp4)")

@@ -9,6 +9,7 @@ from scenes.cameras import Cameras
 from scenes.capture import Capture
 from viewer.live.photographs import STYLES, Comparison
 from viewer.live.sketches import draw_cameras, thumbnail
+from viewer.pictures import Picture
 
 if TYPE_CHECKING:
     from viewer.live.session import Session
@@ -34,11 +35,11 @@ class Photographs:
         self.wipe = gui.add_slider("Wipe", 0.0, 1.0, 0.01, 0.5)
         self.look = gui.add_button("Look through this camera")
         session.photograph_status = gui.add_markdown("")
-        self.split.on_update(lambda _: self._change_split())
-        self.number.on_update(lambda _: self._change_number())
-        self.style.on_update(lambda _: self._change_style())
-        self.wipe.on_update(lambda _: self._change_style())
-        self.look.on_click(lambda _: self._compare())
+        self.split.on_update(lambda _: session.serially(self._change_split))
+        self.number.on_update(lambda _: session.serially(self._change_number))
+        self.style.on_update(lambda _: session.serially(self._change_style))
+        self.wipe.on_update(lambda _: session.serially(self._change_style))
+        self.look.on_click(lambda _: session.serially(self._compare))
         self.scene_came()
 
     def scene_came(self) -> None:
@@ -88,17 +89,19 @@ class Photographs:
             self.session.compare(replace(comparison, style=self.style.value, wipe=self.wipe.value))
 
     def _toggle(self, name: str) -> None:
+        thumbnails, scene = None, self.window.scene
+        if self.shown[name].value and isinstance(scene, Capture):
+            thumbnails = [thumbnail(scene, view) for view in scene.views[name]]  # it may take long: others go first
+        self.session.serially(lambda: self._draw(name, thumbnails))
+
+    def _draw(self, name: str, thumbnails: list[Picture] | None) -> None:
         for node in self._nodes.pop(name, []):
             node.remove()
         if self.shown[name].value:
-            scene, cameras = self.window.scene, self.splits[name]
-            photographs = None
-            if isinstance(scene, Capture):
-                photographs = [thumbnail(scene, view) for view in scene.views[name]]
             api, space = self.session.client.scene, self.window.subject.space
-            self._nodes[name] = draw_cameras(api, space, name, cameras, photographs)
+            self._nodes[name] = draw_cameras(api, space, name, self.splits[name], thumbnails)
             for i, node in enumerate(self._nodes[name]):
-                node.on_click(lambda _, name=name, i=i: self._clicked(name, i))
+                node.on_click(lambda _, i=i: self.session.serially(lambda: self._clicked(name, i)))
         self.session.note_drawn("cameras", any(self._nodes.values()))
         self.session.disturb()
 

@@ -45,22 +45,24 @@ class Sight:
         self._nodes: dict[str, Any] = {}
         subject, gui = window.subject, session.client.gui
         self.channel = gui.add_dropdown("Channel", subject.channels, initial_value=subject.channels[0])
-        self.channel.on_update(lambda _: self._change_channel())
+        self.channel.on_update(lambda _: session.serially(self._change_channel))
         if subject.moves:
             self.play = gui.add_checkbox("Play", False)
             self.play.on_update(lambda _: self._play())
             n = subject.n_frames if isinstance(subject, Flat) else 101
             self.time = gui.add_slider("Frame" if isinstance(subject, Flat) else "Time", 0, max(n - 1, 1), 1, 0)
-            self.time.on_update(lambda _: session.change(time=self.time.value / max(n - 1, 1)))
+            self.time.on_update(
+                lambda _: session.serially(lambda: session.change(time=self.time.value / max(n - 1, 1)))
+            )
             self._n_times = n
         r, g, b = (round(255 * c) for c in session.look.background)
         self.background = gui.add_rgb("Background", (r, g, b))
-        self.background.on_update(lambda _: session.change(background=tuple(c / 255 for c in self.background.value)))
+        self.background.on_update(lambda _: session.serially(self._change_background))
         if "slice" in subject.channels:
             self.axis = gui.add_dropdown("Slice across", AXES, initial_value="z", visible=False)
             self.at = gui.add_slider("Slice at", 0.0, 1.0, 0.01, 0.5, visible=False)
             for control in (self.axis, self.at):
-                control.on_update(lambda _: session.change(axis=AXES.index(self.axis.value), at=self.at.value))
+                control.on_update(lambda _: session.serially(self._change_slice))
         home = gui.add_button("Back to the first view")
         home.on_click(lambda _: session.jump(subject.home))
         if not isinstance(subject, Flat) or not subject.moves:
@@ -97,6 +99,13 @@ class Sight:
         described = self.window.run.scene
         return described["frames"] / described["fps"] if "fps" in described else MOVING_SECONDS
 
+    def _change_background(self) -> None:
+        r, g, b = (c / 255 for c in self.background.value)
+        self.session.change(background=(r, g, b))
+
+    def _change_slice(self) -> None:
+        self.session.change(axis=AXES.index(self.axis.value), at=self.at.value)
+
     def _change_channel(self) -> None:
         self.session.change(channel=self.channel.value)
         if hasattr(self, "axis"):
@@ -106,19 +115,19 @@ class Sight:
         proxy = gui.add_checkbox("Proxy while moving", True, hint="A mesh that the browser draws by itself")
         field = gui.add_checkbox("Field at rest", True, hint="Pictures of the field itself")
 
-        def change(_: Any) -> None:
+        def change() -> None:
             self.session.use_proxy, self.session.use_field = proxy.value, field.value
             self.session.disturb()
 
-        proxy.on_update(change)
-        field.on_update(change)
+        for control in (proxy, field):
+            control.on_update(lambda _: self.session.serially(change))
 
     def _clip(self, gui: Any) -> None:
         box = self.window.subject.space.box
         reach = 4 * box.side
         with gui.add_folder("Clip", expand_by_default=False):
             self.depth = gui.add_multi_slider("Near, far", 0.0, reach, reach / 400, (0.0, reach))
-            self.depth.on_update(lambda _: self._change_depth(reach))
+            self.depth.on_update(lambda _: self.session.serially(lambda: self._change_depth(reach)))
             crop = self.window.crop
             self.cropped = gui.add_checkbox("Crop", crop is not None)
             self.sides = []
@@ -130,9 +139,9 @@ class Sight:
                 )
                 self.sides.append(slider)
             for control in (self.cropped, *self.sides):
-                control.on_update(lambda _: self._change_crop())
+                control.on_update(lambda _: self.session.serially(self._change_crop))
             keep = gui.add_button("Keep the crop in the run", hint="`fieldfit render` and `export` use it then")
-            keep.on_click(lambda _: self._keep())
+            keep.on_click(lambda _: self.session.serially(self._keep))
 
     def _change_depth(self, reach: float) -> None:
         near, far = self.depth.value
@@ -162,25 +171,28 @@ class Sight:
     def _around(self, gui: Any) -> None:
         with gui.add_folder("Around the field", expand_by_default=False):
             box = gui.add_checkbox("Box", False)
-            box.on_update(lambda _: self._toggle("box", box.value, self._draw_box))
+            box.on_update(lambda _: self._toggle("box", box, self._draw_box))
             if isinstance(self.window.subject, Radiance):
                 cells = gui.add_checkbox("Occupancy", False)
-                cells.on_update(lambda _: self._toggle("cells", cells.value, self._draw_cells))
+                cells.on_update(lambda _: self._toggle("cells", cells, self._draw_cells))
             else:
                 absent = not isinstance(self.window.scene, Mesh)
                 self.cells = gui.add_slider("Mesh resolution", 32, 512, 16, 128)
                 self.meshed = gui.add_checkbox("Mesh of the field", False, hint="In place of the field's own pictures")
                 for control in (self.cells, self.meshed):
-                    control.on_update(lambda _: self._change_mesh())
+                    control.on_update(lambda _: self.session.serially(self._change_mesh))
                 self.original = gui.add_checkbox("Original mesh beside", False, disabled=absent)
-                self.original.on_update(lambda _: self._toggle("original", self.original.value, self._draw_original))
+                self.original.on_update(lambda _: self._toggle("original", self.original, self._draw_original))
 
-    def _toggle(self, name: str, wanted: bool, draw: Any) -> None:
-        self._forget(name)
-        if wanted:
-            self._nodes[name] = draw()
-        self._count()
-        self.session.disturb()
+    def _toggle(self, name: str, checkbox: Any, draw: Any) -> None:
+        def change() -> None:
+            self._forget(name)
+            if checkbox.value:
+                self._nodes[name] = draw()
+            self._count()
+            self.session.disturb()
+
+        self.session.serially(change)
 
     def _change_mesh(self) -> None:
         """Show a mesh of the field in the resolution that is chosen, or no longer."""

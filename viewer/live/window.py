@@ -6,6 +6,7 @@ come and go on viser's threads and only ask for it.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 SHARE_MOVING, SHARE_RESTING = 0.2, 0.08
 """Of the time of fitting, what pictures may take meanwhile: while somebody moves, and otherwise."""
 TIDY_SECONDS = 2.0
-"""After a browser has left."""
+"""After a browser has left, before memory is given back; others that leave meanwhile do not put that off."""
 REFRESH_SECONDS = 1.0
 """Between two points of a plot."""
 MOST_CREDIT = 0.3
@@ -274,7 +275,8 @@ class Window:
             found = self._sessions.pop(client.client_id, None)
         if found is not None:
             found[0].leave()
-            self.desk.submit("tidy", tidied(), Urgency.SPARE, after=TIDY_SECONDS)
+            if not self.desk.has("tidy"):
+                self.desk.submit("tidy", tidied(), Urgency.SPARE, after=TIDY_SECONDS)
 
 
 def _once(what: Callable[[], None]) -> Iterator[None]:
@@ -283,9 +285,13 @@ def _once(what: Callable[[], None]) -> Iterator[None]:
 
 
 def tidied() -> Iterator[None]:
-    """Give the system back what browsers that are gone took of memory, where the C library can: a job for the desk."""
+    """Give the system back what browsers that are gone took of memory, where the C library can: a job for the desk.
+
+    What they leave is full of cycles; among so many objects as torch has, Python would collect them after hundreds.
+    """
     import ctypes
 
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

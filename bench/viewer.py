@@ -50,15 +50,19 @@ SOFTWARE = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-
 STATUS = """() => { const tabs = document.querySelector("[role=tablist]");
   const lines = tabs ? [...document.querySelectorAll("p")].filter(p => p.compareDocumentPosition(tabs) & 4) : [];
   return lines.length ? lines.pop().innerText : ""; }"""
-COUNT = """(() => { window.drawn = []; window.answers = []; let last = -1, moved = 0;
+COUNT = """(() => { window.drawn = []; window.answers = []; window.answered = 0; let last = -1, moved = 0;
   const usual = WebGL2RenderingContext.prototype.drawElements;
   addEventListener("pointermove", event => { moved = moved || event.timeStamp; }, { capture: true });
   WebGL2RenderingContext.prototype.drawElements = function (...how) { const now = performance.now();
     if (now - last > 4) { window.drawn.push(now);
+      const page = window.__viserMutable, proxy = page && page.nodeRefFromName["/proxy"];
+      const shows = proxy && proxy.visible && !page.backgroundMaterial.uniforms.enabled.value, from = window.moved;
+      if (from && shows && !window.answered) requestAnimationFrame(() => {
+        window.answered = window.answered || performance.now() - from; });
       if (moved) requestAnimationFrame(() => { window.answers.push(performance.now() - moved); moved = 0; }); }
     last = now; return usual.apply(this, how); }; })()"""
 """Counts pictures, of which draws less than 4 ms apart belong to one; and how long after a movement of the mouse one
-was drawn and the next could begin."""
+was drawn and the next could begin: any one, and the first that shows the proxy in place of the field's picture."""
 
 
 @contextmanager
@@ -129,13 +133,13 @@ def measure_page(browser: Any, url: str, proxy: bool) -> dict[str, float]:
     page.mouse.move(300, 340)
     page.mouse.down()
     page.evaluate(
-        "() => { window.drawn.length = 0; window.moved = 0; addEventListener('pointermove', () => "
-        "{ window.moved = window.moved || performance.now(); }, { capture: true }); }"
+        "() => { window.drawn.length = window.answered = window.moved = 0; addEventListener('pointermove', event => "
+        "{ window.moved = window.moved || event.timeStamp; }, { capture: true }); }"
     )
     page.mouse.move(330, 345)
     if proxy:
-        page.wait_for_function(f"() => ({STATUS})() === 'moving: the proxy'", polling="raf")
-        found["answer"] = page.evaluate("() => performance.now() - window.moved") / 1e3
+        page.wait_for_function("() => window.answered", polling="raf")
+        found["answer"] = page.evaluate("() => window.answered") / 1e3
     else:
         page.wait_for_function(f"() => /^moving/.test(({STATUS})())", polling="raf")
         found["answer"] = page.evaluate("() => performance.now() - window.moved") / 1e3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_a_drag_turns_the_proxy_and_the_field_comes_when_it_ends(look: Look):
     assert changed(turned, first) > 0.1
     look.press("Back to the first view")
     assert psnr(look.settled(unlike=turned), first) > 35
+
+
+def test_the_page_shows_the_proxy_by_itself(look: Look, served: Served):
+    """While the program stands still; then it takes it back, as nothing else will."""
+    first = look.settled()
+    look.turn(100, until=lambda: look.status == MOVING)  # the proxy is there
+    still = look.settled(unlike=first)
+    served.process.send_signal(signal.SIGSTOP)
+    try:
+        look.turn(150, until=lambda: changed(look.picture(), still) > 0.05)
+        assert look.status != MOVING
+        look.until(lambda: changed(look.picture(), still) == 0, "the picture that was there")
+    finally:
+        served.process.send_signal(signal.SIGCONT)
+    assert changed(look.settled(unlike=still), still) > 0.05
 
 
 def test_a_wheel_brings_it_nearer(look: Look):

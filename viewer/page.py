@@ -4,12 +4,18 @@
   rest would be blurred.
 - Where a program draws, because there is no GPU, edges are not smoothed: that takes four samples of every pixel, as
   long as all the rest together. Nor is it warned of: no GPU is the usual case.
+- With the first movement of the camera the page shows the proxy by itself, where the session lets it; we would answer
+  later. Where it then hears nothing of us, it takes it back.
 """
 
 from __future__ import annotations
 
 import gzip
 
+PROXY, BY_ITSELF = "/proxy", "/proxy_by_itself"
+"""Nodes of the scene: the proxy, and an empty one that is visible while the page may show it."""
+TAKE_BACK = 3000
+"""Milliseconds."""
 SOFTWARE = "swiftshader|llvmpipe|softpipe|software|basic render"
 SCRIPT = f"""<script>(() => {{
   const ask = URLSearchParams.prototype.get;
@@ -28,6 +34,29 @@ SCRIPT = f"""<script>(() => {{
   HTMLCanvasElement.prototype.getContext = function (kind, how) {{
     return context.call(this, kind, /^webgl/.test(kind) ? Object.assign({{}}, how, {{ antialias: false }}) : how);
   }};
+}})();
+(() => {{
+  let control = null;
+  function moved() {{
+    const page = window.__viserMutable, nodes = window.__viserSceneTree && window.__viserSceneTree.getState();
+    const proxy = nodes && nodes["{PROXY}"], may = nodes && nodes["{BY_ITSELF}"];
+    const drawn = page && page.nodeRefFromName["{PROXY}"];
+    if (!drawn || !proxy || !may || !may.visibility) return;
+    const {{ enabled, colorMap }} = page.backgroundMaterial.uniforms;
+    function show(yes) {{
+      enabled.value = !yes;
+      proxy.visibility = drawn.visible = yes;
+      page.requestRender();
+    }}
+    if (!enabled.value || proxy.visibility) return;
+    const picture = colorMap.value;
+    show(true);
+    setTimeout(() => {{ if (!enabled.value && picture && colorMap.value === picture) show(false); }}, {TAKE_BACK});
+  }}
+  setInterval(() => {{
+    const now = window.__viserMutable && window.__viserMutable.cameraControl;
+    if (now && now !== control) (control = now).addEventListener("update", moved);
+  }}, 100);
 }})();</script>"""
 
 

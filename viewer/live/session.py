@@ -22,6 +22,7 @@ from viewer.live.desk import Urgency
 from viewer.live.frames import Frame, coarseness_of, refine, whole
 from viewer.live.photographs import Comparison, fitted, held_against, truth
 from viewer.live.subject import Look, Seen, paint
+from viewer.page import BY_ITSELF
 
 if TYPE_CHECKING:
     from viser import CameraHandle, ClientHandle
@@ -68,6 +69,7 @@ class Session:
         self._instead = False
         self._proxy: Any = None
         self._shows_proxy = False
+        self._by_itself: Any = None
         self._lock, self._asking = threading.RLock(), threading.RLock()
 
     @property
@@ -130,6 +132,7 @@ class Session:
         """What is shown is no longer what is wanted: show something at once, and the rest when nothing changes."""
         desk = self.window.desk
         with self._lock:
+            self._let_by_itself()
             if not self._waits:
                 desk.drop(self.key("resting"))
             if self.camera is None or self._instead:
@@ -171,11 +174,15 @@ class Session:
                 old.remove()
             if proxy is not None:
                 proxy.visible = self._shows_proxy = self._shows_proxy and self.use_proxy
+            if proxy is not None and self._by_itself is None:
+                self._by_itself = self.client.scene.add_frame(BY_ITSELF, show_axes=False, visible=False)
+            self._let_by_itself()
 
     def show_instead(self, other: bool) -> None:
         """Show something else that the browser draws in place of all pictures, or no longer."""
         with self._lock:
             self._instead = other
+            self._let_by_itself()
             if other:
                 self.window.desk.drop(self.key("moving"), self.key("resting"))
                 self._hide_proxy()
@@ -188,6 +195,7 @@ class Session:
         """Hold a photograph against the field, from where it was taken; or no longer."""
         with self._lock:
             before, self.comparison = self.comparison, comparison
+            self._let_by_itself()
             if comparison is None:
                 self.disturb()
                 return
@@ -214,7 +222,7 @@ class Session:
         self.gone = True
         self.window.desk.drop(*self.keys)
         with self._lock:
-            self._proxy = None
+            self._proxy = self._by_itself = None
 
     def show(self, frame: Frame, *, moving: bool = False) -> None:
         """Send a picture to the browser."""
@@ -244,6 +252,11 @@ class Session:
 
     def _proxy_can_show(self) -> bool:
         return self.use_proxy and self._proxy is not None and self.look.channel == "colour"
+
+    def _let_by_itself(self) -> None:
+        """Let the page show the proxy when the camera moves, before we know of it; or no longer."""
+        if self._by_itself is not None:
+            self._by_itself.visible = self._proxy_can_show() and self.comparison is None and not self._instead
 
     def _show_proxy(self) -> None:
         if not self._shows_proxy:

@@ -34,6 +34,7 @@ from viewer.live.radiance import Radiance
 from viewer.live.session import SETTLE_SECONDS, Session
 from viewer.live.subject import Look, Subject
 from viewer.live.surface import DistanceSurface
+from viewer.page import PROXY
 from viewer.serving import Door, Served, open_server
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class Window:
     def _give_proxy(self, session: Session) -> None:
         if self._proxy is not None and not self.changing:
             node = session.client.scene.add_glb(
-                "/proxy", self._proxy, visible=False, cast_shadow=False, receive_shadow=False
+                PROXY, self._proxy, visible=False, cast_shadow=False, receive_shadow=False
             )
             session.take_proxy(node)
 

@@ -56,13 +56,16 @@ COUNT = """(() => { window.drawn = []; window.answers = []; window.answered = 0;
   WebGL2RenderingContext.prototype.drawElements = function (...how) { const now = performance.now();
     if (now - last > 4) { window.drawn.push(now);
       const page = window.__viserMutable, proxy = page && page.nodeRefFromName["/proxy"];
-      const shows = proxy && proxy.visible && !page.backgroundMaterial.uniforms.enabled.value, from = window.moved;
-      if (from && shows && !window.answered) requestAnimationFrame(() => {
+      const field = page && page.backgroundMaterial.uniforms, from = window.moved;
+      const shows = proxy && proxy.visible && !field.enabled.value;
+      const other = window.picture && field.colorMap.value !== window.picture;
+      if (from && (shows || other) && !window.answered) requestAnimationFrame(() => {
         window.answered = window.answered || performance.now() - from; });
       if (moved) requestAnimationFrame(() => { window.answers.push(performance.now() - moved); moved = 0; }); }
     last = now; return usual.apply(this, how); }; })()"""
 """Counts pictures, of which draws less than 4 ms apart belong to one; and how long after a movement of the mouse one
-was drawn and the next could begin: any one, and the first that shows the proxy in place of the field's picture."""
+was drawn and the next could begin: any one, and the first that shows the proxy in place of the field's picture, or
+another picture of the field than `window.picture`."""
 
 
 @contextmanager
@@ -132,17 +135,15 @@ def measure_page(browser: Any, url: str, proxy: bool) -> dict[str, float]:
     time.sleep(1.0)
     page.mouse.move(300, 340)
     page.mouse.down()
+    if not proxy:
+        page.evaluate("() => { window.picture = __viserMutable.backgroundMaterial.uniforms.colorMap.value; }")
     page.evaluate(
         "() => { window.drawn.length = window.answered = window.moved = 0; addEventListener('pointermove', event => "
         "{ window.moved = window.moved || event.timeStamp; }, { capture: true }); }"
     )
     page.mouse.move(330, 345)
-    if proxy:
-        page.wait_for_function("() => window.answered", polling="raf")
-        found["answer"] = page.evaluate("() => window.answered") / 1e3
-    else:
-        page.wait_for_function(f"() => /^moving/.test(({STATUS})())", polling="raf")
-        found["answer"] = page.evaluate("() => performance.now() - window.moved") / 1e3
+    page.wait_for_function("() => window.answered", polling="raf")
+    found["answer"] = page.evaluate("() => window.answered") / 1e3
     page.evaluate("() => { window.drawn.length = window.answers.length = 0; }")
     began = time.perf_counter()
     drag(page, 3.0)

@@ -40,7 +40,7 @@ from viewer.serving import Door, Served, open_server
 if TYPE_CHECKING:
     from viser import ClientHandle
 
-SHARE_MOVING, SHARE_RESTING = 0.2, 0.08
+SHARE_MOVING, SHARE_RESTING = 0.09, 0.05
 """Of the time of fitting, what pictures may take meanwhile: while somebody moves, and otherwise."""
 TIDY_SECONDS = 2.0
 """After a browser has left, before memory is given back; others that leave meanwhile do not put that off."""

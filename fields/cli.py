@@ -21,6 +21,9 @@ COMMANDS = {
     "render": ("render", "pictures or a video of a run"),
     "view": ("view", "look at a run in the browser"),
     "export": ("export", "a triangle mesh of a run, in your own coordinates"),
+    "compress": ("compress", "a picture as a small file with checksums"),
+    "decompress": ("decompress", "the picture of such a file"),
+    "bench-codec": ("bench_codec", "that compression beside JPEG, WebP, AVIF and JPEG XL on your own pictures"),
     "info": ("info", "what a run, or data that could be fitted, consists of"),
     "compare": ("compare", "fit several fields to the same data, and write a page that compares them"),
     "fields": ("fields", "the encodings and networks that fields are made of"),
@@ -42,6 +45,8 @@ EXAMPLES = """examples:
   fieldfit eval runs/lego --json
   fieldfit render runs/lego --out orbit.mp4
   fieldfit render runs/clip --out slow.mp4 --frames 480 --fps 30
+  fieldfit compress photo.png photo.ff --bpp 0.5    a picture as a field in a small file
+  fieldfit decompress photo.ff again.png
   fieldfit export runs/bunny bunny.glb --resolution 512
 """
 

@@ -51,6 +51,21 @@ WAVES_OF_WAVES = Tolerance(
     1e-2, 5e-4, "learned sines of sines of position: slopes of a hundred, times a rounded argument, and cancellation"
 )
 
+# The codec.
+CODED_RATE = Tolerance(
+    0.02,
+    400,
+    "locations in sixteenths and 64 scales, against exact ones, where the network was not fitted to them; small files",
+)
+ROUNDED_PIXELS = Tolerance(
+    0.0, 4e-3, "values between layers are multiples of 2^-8 on a scale of 16: 2.4e-4 for each of some twenty roundings"
+)
+
+CODEC_ESTIMATE = Tolerance(0.01, 8, "what is promised, and the bytes that an interval's end costs in files this small")
+CODEC_TARGET = Tolerance(
+    0.08, 0, "3 % is what longer fits of larger pictures come to; in small ones networks weigh as much as latents"
+)
+
 # Reduced precision.
 HALF_STORAGE = Tolerance(2e-2, 2e-3, "bfloat16 keeps 8 bits: 2^-9 for each stored value, a few of them in a row")
 HALF_DEEP = Tolerance(

@@ -114,6 +114,7 @@ struct MlpSpec {
 };
 
 void bind_cam(nb::module_& m);
+void bind_codec(nb::module_& m);
 void bind_rendering(nb::module_& m);
 void bind_kan(nb::module_& m);
 void bind_rbf(nb::module_& m);

@@ -111,6 +111,7 @@ NB_MODULE(FIELDFIT_MODULE, m) {
   });
 
   bind_cam(m);
+  bind_codec(m);
   bind_rendering(m);
   bind_kan(m);
   bind_rbf(m);

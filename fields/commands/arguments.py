@@ -80,7 +80,7 @@ def split(argv: Sequence[str], command: type, config: type | None = None, *, pro
         if token in HELP:
             ours.append(token)
             continue
-        if not token.startswith("-"):
+        if token == "-" or not token.startswith("-"):
             positional.append(token)
             continue
         name, equals, value = token.partition("=")

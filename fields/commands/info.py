@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 from jaxtyping import UInt8
 
+from fields.codec.description import described_file, is_compressed
 from fields.commands.arguments import parse
 from fields.commands.evaluate import number
 from fields.commands.job import is_run
@@ -36,7 +37,7 @@ class InfoOptions:
     """Options of `fieldfit info`."""
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")]
-    """A run, an image, a mesh, a video, or a folder or JSON of posed photographs."""
+    """A run, an image, a mesh, a video, a folder or JSON of posed photographs, or a file of `fieldfit compress`."""
     picture: Path | None = None
     """Where the picture of a capture's cameras or a video's frames goes. By default cameras.png or frames.png in
     RUN/renders, or NAME-cameras.png or NAME-frames.png here."""
@@ -47,6 +48,10 @@ class InfoOptions:
 def run(argv: Sequence[str]) -> int:
     """Returns 0."""
     options = parse(InfoOptions, argv, prog="fieldfit info", description=DESCRIPTION)
+    if is_compressed(options.path):
+        for name, value in described_file(options.path, options.load.max_pixels):
+            print(f"{name + ':':<18} {value}")
+        return 0
     if is_run(str(options.path)):
         opened, scene = Run.open(options.path), None
         described, lines = opened.scene, _of_run(opened)

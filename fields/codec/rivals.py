@@ -1,0 +1,118 @@
+"""Other codecs for pictures of 8 bits, as libraries have them: their bytes at each of a few settings, and what comes
+back.
+
+JPEG is Pillow's with optimised tables, WebP Pillow's at its slowest method, AVIF Pillow's at speed 6; JPEG XL is
+libjxl's by imagecodecs at effort 7.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fields.codec.fitting import Effort, Fit, Target, psnr_of
+from fields.codec.image_file import read_image
+
+Picture = UInt8[np.ndarray, "H W 3"]
+OURS = "fieldfit"
+QUALITIES: Mapping[str, tuple[float, ...]] = {
+    "jpeg": (5, 10, 20, 35, 50, 65, 80, 90),
+    "webp": (1, 5, 15, 30, 50, 70, 82, 90),
+    "avif": (12, 22, 32, 42, 52, 62, 72, 82),
+    "jpeg-xl": (6.0, 4.5, 3.2, 2.4, 1.8, 1.3, 0.9, 0.6),  # distances
+}
+OUR_QUALITIES = (13.0, 27.0, 42.0, 58.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One picture by one codec at one setting."""
+
+    picture: str
+    codec: str
+    quality: float
+    bytes: int
+    """Of the whole file."""
+    bpp: float
+    psnr: float
+    """dB, of RGB samples."""
+    encode_seconds: float
+    decode_seconds: float
+    estimated: float | None = None
+    """Bytes by the model that was fitted."""
+
+
+def codecs() -> list[str]:
+    """Those that this installation has."""
+    return [name for name in QUALITIES if name != "jpeg-xl" or importlib.util.find_spec("imagecodecs")]
+
+
+def points(name: str, codec: str, picture: Picture) -> Iterator[Point]:
+    """A picture by another codec, from small to large."""
+    encode, decode = _functions(codec)
+    for quality in QUALITIES[codec]:
+        started = time.perf_counter()
+        data = encode(picture, quality)
+        middle = time.perf_counter()
+        again = decode(data)
+        ended = time.perf_counter()
+        yield _point(name, codec, quality, data, (picture, again), (middle - started, ended - middle))
+
+
+def our_point(name: str, picture: Picture, quality: float, effort: Effort) -> Point:
+    """A picture by fieldfit."""
+    started = time.perf_counter()
+    fit = Fit(picture, 8, Target(quality), effort)
+    for _ in fit.steps():
+        pass
+    packed = fit.pack()
+    middle = time.perf_counter()
+    _, again = read_image(packed.data, picture.shape[0] * picture.shape[1])
+    ended = time.perf_counter()
+    seconds = middle - started, ended - middle
+    return _point(name, OURS, quality, packed.data, (picture, again), seconds, packed.estimated)
+
+
+def _point(
+    name: str,
+    codec: str,
+    quality: float,
+    data: bytes,
+    pictures: tuple[Picture, Picture],
+    seconds: tuple[float, float],
+    estimated: float | None = None,
+) -> Point:
+    picture, again = pictures
+    error = float(np.mean(((picture.astype(np.float64) - again) / 255) ** 2))
+    bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
+    return Point(name, codec, quality, len(data), bpp, psnr_of(error), *seconds, estimated)
+
+
+def _functions(codec: str) -> tuple[Callable[[Picture, float], bytes], Callable[[bytes], Picture]]:
+    from PIL import Image
+
+    if codec == "jpeg-xl":
+        import imagecodecs
+
+        return (
+            lambda picture, distance: bytes(imagecodecs.jpegxl_encode(picture, distance=distance, effort=7)),
+            lambda data: np.asarray(imagecodecs.jpegxl_decode(data)),
+        )
+    options = {"jpeg": {"optimize": True}, "webp": {"method": 6}, "avif": {"speed": 6}}[codec]
+
+    def encode(picture: Picture, quality: float) -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(picture).save(out, codec.upper(), quality=int(quality), **options)
+        return out.getvalue()
+
+    def decode(data: bytes) -> Picture:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    return encode, decode

@@ -1,0 +1,135 @@
+"""`fieldfit compress`: a picture as a field of latents in a small, checksummed file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TextIO
+
+import tyro
+
+from fields.codec.fitting import Effort, Fit, Packed, Step, Target
+from fields.codec.image_file import read_image
+from fields.codec.pictures import PIPE, as_file, check_writable, read_samples, write_bytes
+from fields.commands.arguments import UsageError, parse
+from fields.progress import PLAIN_SECONDS, REDRAW_SECONDS, clock
+from scenes.errors import InputError
+from scenes.photographs import available_memory
+
+SUFFIX = ".ff"
+CLOSE = 0.03
+"""How far a rate may be from the one that was asked for without a word."""
+CLOSE_PSNR = 0.3
+BYTES_PER_PIXEL, BYTES_PER_SAMPLE = 160, 28
+"""Memory of a fit on two threads: latents, their moments and gradients, the pyramid; the picture at five stages."""
+DESCRIPTION = (
+    "Compress a picture: a field is fitted to it, and written with its checksum. `fieldfit decompress` undoes it."
+)
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """Options of `fieldfit compress`."""
+
+    input: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
+    """A picture of 8 or 16 bits, grey or RGB, with or without alpha; - reads the pipe."""
+    output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
+    """The file to write, usually .ff; - writes into the pipe."""
+    quality: float | None = None
+    """1 to 100: how much a difference counts against a bit; 60 unless something else is asked for."""
+    bpp: float | None = None
+    """Bits a pixel that the file should have."""
+    bytes: int | None = None
+    """Bytes that the file should have."""
+    psnr: float | None = None
+    """dB that the decoded picture should have."""
+    minutes: float | None = None
+    """How long to fit; longer is smaller. By default a number of steps, about a minute for half a megapixel."""
+    seed: int = 0
+    """Of the noise."""
+    max_pixels: int = 200_000_000
+    """Refuse a picture of more pixels than this."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Returns 0."""
+    options = parse(CompressOptions, argv, prog="fieldfit compress", description=DESCRIPTION)
+    _check(options)
+    check_writable(options.output, ())
+    with as_file(options.input) as path:
+        size = path.stat().st_size
+        samples, depth = read_samples(path, options.max_pixels)
+    height, width, channels = samples.shape
+    _check_memory(options.input, height * width, channels)
+    bits = options.bpp * height * width if options.bpp is not None else None
+    bits = 8.0 * options.bytes if options.bytes is not None else bits
+    target = Target(60.0 if options.quality is None else options.quality, bits, options.psnr)
+    started = time.monotonic()
+    fit = Fit(samples, depth, target, Effort(minutes=options.minutes), options.seed)
+    show(fit.steps(), height * width, sys.stderr)
+    packed = fit.pack()
+    _, again = read_image(packed.data, options.max_pixels)
+    if (again != packed.samples).any():
+        raise InputError("the file does not decode to what was compressed; please report this, nothing was written")
+    write_bytes(options.output, packed.data)
+    seconds = time.monotonic() - started
+    bpp = 8 * len(packed.data) / (height * width)
+    message = (
+        f"{options.output}: {len(packed.data):,} bytes ({size:,} before), {bpp:.4f} bits a pixel, "
+        f"{packed.psnr:.2f} dB, {seconds:.0f} s"
+    )
+    print(message, file=sys.stderr if options.output == PIPE else sys.stdout)
+    _say_how_close(options, target, packed)
+    return 0
+
+
+def _check(options: CompressOptions) -> None:
+    given = {"--quality": options.quality, "--bpp": options.bpp, "--bytes": options.bytes, "--psnr": options.psnr}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)}: expected one of them")
+    for name, value in {**given, "--minutes": options.minutes}.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name}: expected a number above 0, got {value:g}")
+    if options.quality is not None and not 1 <= options.quality <= 100:
+        raise UsageError(f"--quality: expected 1 to 100, got {options.quality:g}")
+
+
+def _check_memory(name: str, n_pixels: int, channels: int) -> None:
+    needed, free = n_pixels * (BYTES_PER_PIXEL + channels * BYTES_PER_SAMPLE), available_memory()
+    if needed > free:
+        raise InputError(
+            f"{name}: compressing {n_pixels:,} pixels needs about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free; cut the picture into parts"
+        )
+
+
+def _say_how_close(options: CompressOptions, target: Target, packed: Packed) -> None:
+    if target.bits is not None:
+        off = 8 * len(packed.data) / target.bits - 1
+        if abs(off) > CLOSE:
+            print(f"fieldfit: the file is {100 * off:+.1f} % off the size that was asked for", file=sys.stderr)
+    elif target.psnr is not None and abs(packed.psnr - target.psnr) > CLOSE_PSNR:
+        print(f"fieldfit: the picture is {packed.psnr - target.psnr:+.2f} dB off what was asked for", file=sys.stderr)
+
+
+def show(steps: Iterable[Step], n_pixels: int, stream: TextIO) -> None:
+    """Go through the steps of a fit, and on `stream` how far it is: a line that is rewritten on a terminal, some
+    elsewhere."""
+    started = shown = time.monotonic()
+    on_terminal = stream.isatty()
+    for step in steps:
+        now = time.monotonic()
+        if now - shown < (REDRAW_SECONDS if on_terminal else PLAIN_SECONDS):
+            continue
+        shown = now
+        left = (now - started) * (1 - step.part) / max(step.part, 1e-6)
+        text = (
+            f"{100 * step.part:3.0f} %  {step.bits / n_pixels:.3f} bits a pixel  {step.psnr:.2f} dB  ETA {clock(left)}"
+        )
+        stream.write(f"\r{text}\x1b[K" if on_terminal else f"{text}\n")
+        stream.flush()
+    if on_terminal:
+        stream.write("\r\x1b[K")

@@ -122,12 +122,6 @@ void bind_codec(nb::module_& m) {
     nb::gil_scoped_release release;
     synthesise(shape, latents.data(), synthesis.data(), white, samples.data());
   });
-  m.def("codec_fits", [](int height, int width, int channels, int hidden, const IntVec& context, const IntVec& synthesis) {
-    CodecShape shape = shape_of(height, width, channels, hidden);
-    expect_size(context.shape(0), shape.context_size(), "context");
-    expect_size(synthesis.shape(0), shape.synthesis_size(), "synthesis");
-    return context_fits(context.data()) && synthesis_fits(shape, synthesis.data());
-  });
   m.def("codec_write_integers", [](const std::vector<std::tuple<int, int, int>>& groups, const IntVec& values) {
     std::vector<Group> of = groups_of(groups, values.shape(0));
     const int32_t* at = values.data();

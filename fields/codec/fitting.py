@@ -126,16 +126,6 @@ class Fit:
             return 4e-3 * (1e3 * 10 ** (-self.target.psnr / 10)) ** ERROR_EXPONENT
         return weight_for(self.target.quality)
 
-    @property
-    def context(self) -> Float[Tensor, "P"]:
-        """Weights of the context network."""
-        return self.networks[: self.shape.context_size]
-
-    @property
-    def synthesis(self) -> Float[Tensor, "Q"]:
-        """Weights of the synthesis."""
-        return self.networks[self.shape.context_size :]
-
     def n_steps(self) -> int:
         """Of a fit that no time was given for: fewer for large pictures, whose steps take longer."""
         usual = STEPS * min(1.0, math.sqrt(USUAL_PIXELS / self.n_pixels))

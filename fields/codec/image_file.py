@@ -62,15 +62,12 @@ class ImageHeader:
         return cls(CodecShape(height, width, channels), depth, most)
 
 
-def write_image(
-    header: ImageHeader, weights: bytes, latents: Int[np.ndarray, " N"], samples: Samples | None = None
-) -> tuple[bytes, Samples]:
-    """The bytes of a file, and the samples that it decodes to, which are made unless they are given."""
-    context, synthesis = read_weights(header.shape, weights)
+def write_image(header: ImageHeader, weights: bytes, latents: Int[np.ndarray, " N"]) -> tuple[bytes, Samples]:
+    """The bytes of a file, and the samples that it decodes to."""
     shape, most = header.shape, np.array(header.most, np.int32)
+    context, synthesis = read_weights(shape, weights)
     coded = core().codec_write_latents(shape.height, shape.width, context, most, latents)
-    if samples is None:
-        samples = synthesise(header, latents, synthesis)
+    samples = synthesise(header, latents, synthesis)
     sections = {"W": weights, "L": coded, "S": digest(samples)}
     return pack(Container(header.to_bytes(), sections)), samples
 

@@ -46,22 +46,12 @@ class Group:
         return (1 << self.bits) - 1
 
 
-@functools.cache
 def layout(shape: CodecShape) -> list[Int[np.ndarray, " _"]]:
     """Which parameters, of the context network's and then the synthesis's, make each group."""
     k, m, c = CONTEXT_HIDDEN, shape.hidden, shape.channels
     sizes = [k * CONTEXT, LEVELS * k, k * k, k, 2 * k, 2]  # of the context network: W1, b1, W2, b2, W3, b3
-    sizes += [
-        (LEVELS - 1) * TAPS,
-        m * LEVELS,
-        m,
-        c * m,
-        c,
-        9 * c * c,
-        c,
-        9 * c * c,
-        c,
-    ]  # filters, W1, b1, W2, b2, K1, c1, K2, c2
+    sizes += [(LEVELS - 1) * TAPS, m * LEVELS, m, c * m, c]  # filters, then of the synthesis W1, b1, W2, b2
+    sizes += [9 * c * c, c, 9 * c * c, c]  # and the image's filters K1, c1, K2, c2
     ends = np.cumsum(sizes)
     tensors = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     groups = [[0], [2, 4], [1, 3, 5], [6], [7], [9], [8, 10], [11, 12, 13, 14]]
@@ -72,11 +62,15 @@ N_GROUPS = 8
 
 
 @functools.cache
+def _prior() -> Int[np.ndarray, " P"]:
+    return np.array(json.loads(PRIOR.read_text())["weights"], np.int32)
+
+
 def base(shape: CodecShape) -> Int[np.ndarray, " P"]:
     """What a fit begins with and a file's weights are relative to, in units of 2^-10: networks that were fitted to
     other pictures in three channels (`bench/codec_prior.py`). For pictures of other channels each is made the mean of
     the three, and the filters of the image begin as none."""
-    prior = np.array(json.loads(PRIOR.read_text())["weights"], np.int32)
+    prior = _prior()
     c, m = shape.channels, shape.hidden
     if c == 3:
         return prior

@@ -20,7 +20,7 @@ from fields.kernels.native import core
 KIND = 1
 MAX_SIDE = 65535
 MOST_LATENT = 127
-PIXELS_PER_BYTE = 1 << 17
+PIXELS_PER_BYTE = 1 << 20
 """More pixels than this for a byte of a file are no picture that was compressed: a bound on what small files can ask
 for."""
 FREE_PIXELS = 1 << 22

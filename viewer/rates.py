@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fields.codec.rivals import Point
 
 OURS = "fieldfit"
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #282c34; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
@@ -89,7 +90,11 @@ def plot(measured: Sequence[Point]) -> bytes:
             means.append((float(np.mean([p.bpp for p in at])), float(np.mean([p.psnr for p in at]))))
         x, y = zip(*sorted(means), strict=True)
         axes.plot(x, y, "o-", color=line_colour(i), label=codec, linewidth=2.4 if codec == OURS else 1.4, markersize=4)
-    axes.grid(True, color="#e4e6ea", which="both")
+    low, high = axes.get_xlim()
+    ticks = [t for t in TICKS if low <= t <= high]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.grid(True, color="#e4e6ea")
     axes.legend(frameon=False)
     figure.tight_layout()
     out = io.BytesIO()

@@ -87,5 +87,6 @@ def test_a_folder_becomes_a_report(fieldfit: Program, tmp_path: Path) -> None:
     assert again.code == 0 and "bits a pixel" not in again.stderr  # nothing was measured again
     assert_one_line(fieldfit(tmp_path, *call[:5], "0.02"), 1, "another --minutes")
     assert_one_line(fieldfit(tmp_path, "bench-codec", "nowhere"), 1, "nowhere", "no such folder")
-    assert_one_line(fieldfit(tmp_path, "bench-codec", "report"), 1, "holds no picture")
+    (tmp_path / "empty").mkdir()
+    assert_one_line(fieldfit(tmp_path, "bench-codec", "empty"), 1, "holds no picture")
     assert_one_line(fieldfit(tmp_path, "bench-codec", "pictures", "--qualities", "0"), 2, "from 1 to 100")

@@ -133,6 +133,7 @@ def test_what_else_is_refused() -> None:
     read_image(pack(replace(parts, sections={**parts.sections, "x": b"may be skipped"})), LIMIT)
     large = ImageHeader(CodecShape(60000, 60000, 3), 8, (0,) * LEVELS).to_bytes()
     assert "--max-pixels" in refused(pack(replace(parts, header=large)))
+    assert len(data) < 600
     bomb = ImageHeader(CodecShape(14000, 14000, 3), 8, (0,) * LEVELS).to_bytes()
     assert "no picture has" in refused(pack(replace(parts, header=bomb)))
     doubled = data + b"S" + varint(0) + zlib.crc32(b"S\0").to_bytes(4, "little")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,11 @@ def bd_rate(anchor: Sequence[Point], tested: Sequence[Point]) -> float | None:
         return [p.bpp for p in rising], [p.psnr for p in rising]
 
     try:
-        found = bjontegaard.bd_rate(
-            *curve(anchor), *curve(tested), method="akima", require_matching_points=False, min_overlap=0.3
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of little overlap, which the result tells too
+            found = bjontegaard.bd_rate(
+                *curve(anchor), *curve(tested), method="akima", require_matching_points=False, min_overlap=0.3
+            )
     except (ValueError, AssertionError):
         return None
     number = float(np.asarray(found))
@@ -68,7 +71,7 @@ def summary(measured: Sequence[Point]) -> str:
     ours = [p for p in measured if p.codec == OURS]
     if ours:
         encode, decode = (np.median([getattr(p, f"{what}_seconds") for p in ours]) for what in ("encode", "decode"))
-        worst = max(abs(p.estimated / p.bytes - 1) for p in ours if p.estimated is not None)
+        worst = max((abs(p.estimated / p.bytes - 1) for p in ours if p.estimated is not None), default=0.0)
         lines.append(f"fieldfit encodes in {encode:.1f} s and decodes in {decode:.2f} s (medians)")
         lines.append(f"estimated bytes are off by {100 * worst:.2f} % at most")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from fields.kernels.native import core
 KIND = 1
 MAX_SIDE = 65535
 MOST_LATENT = 127
-PIXELS_PER_BYTE = 1 << 20
+PIXELS_PER_BYTE = 1 << 17
 """More pixels than this for a byte of a file are no picture that was compressed: a bound on what small files can ask
 for."""
 FREE_PIXELS = 1 << 22
@@ -69,7 +69,11 @@ def write_image(header: ImageHeader, weights: bytes, latents: Int[np.ndarray, " 
     coded = core().codec_write_latents(shape.height, shape.width, context, most, latents)
     samples = synthesise(header, latents, synthesis)
     sections = {"W": weights, "L": coded, "S": digest(samples)}
-    return pack(Container(header.to_bytes(), sections)), samples
+    data = pack(Container(header.to_bytes(), sections))
+    missing = (shape.width * shape.height - FREE_PIXELS) // PIXELS_PER_BYTE + 1 - len(data)
+    if missing > 0:  # a large picture of next to nothing
+        data = pack(Container(header.to_bytes(), {**sections, "p": bytes(missing)}))
+    return data, samples
 
 
 def open_image(data: bytes, max_pixels: int) -> tuple[ImageHeader, Container]:

@@ -22,9 +22,9 @@ from fields.codec.image_file import read_image
 Picture = UInt8[np.ndarray, "H W 3"]
 OURS = "fieldfit"
 QUALITIES: Mapping[str, tuple[float, ...]] = {
-    "jpeg": (5, 10, 20, 35, 50, 65, 80, 90),
-    "webp": (1, 5, 15, 30, 50, 70, 82, 90),
-    "avif": (12, 22, 32, 42, 52, 62, 72, 82),
+    "jpeg": (5.0, 10.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0),
+    "webp": (1.0, 5.0, 15.0, 30.0, 50.0, 70.0, 82.0, 90.0),
+    "avif": (12.0, 22.0, 32.0, 42.0, 52.0, 62.0, 72.0, 82.0),
     "jpeg-xl": (6.0, 4.5, 3.2, 2.4, 1.8, 1.3, 0.9, 0.6),  # distances
 }
 OUR_QUALITIES = (13.0, 27.0, 42.0, 58.0)

@@ -4,7 +4,7 @@ to.
 One pair of networks is fitted to a mosaic of photographs that come with scikit-image and scikit-learn (public domain,
 CC0 and CC BY), for three weights of the rate at once. Part of the file format: once files exist it does not change.
 
-    python bench/codec_prior.py --rounds 1200
+    python bench/codec_prior.py --rounds 900
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def cubic_taps(a: float = -0.75) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=1200)
+    parser.add_argument("--rounds", type=int, default=900)
     parser.add_argument("--out", type=Path, default=Path("fields/codec/prior.json"))
     options = parser.parse_args()
     picture = mosaic()

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fields.field import RadianceField
-from fields.files import write_whole
+from fields.files import check_folder, write_whole
 from fields.surface import Bound, Grid, Level, SurfaceConfig, distance_bound, extract, normals, without_specks
 from scenes.box import Box
 from scenes.errors import InputError
@@ -209,8 +209,7 @@ def check_target(path: Path) -> None:
     """Raise InputError unless `path` ends in a format that can be written, in a folder that exists."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a mesh is written as {', '.join(SUFFIXES)}; give a path with one of these endings")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it or choose another")
+    check_folder(path)
 
 
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:

@@ -38,6 +38,14 @@ def version() -> str:
         return "not installed"
 
 
+def check_folder(path: Path) -> None:
+    """Raise InputError, before work begins, where its result could not be written."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} cannot be written to; choose another")
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file under a temporary name in the same folder, and rename it to `path` once it is on
     disk."""

@@ -289,7 +289,7 @@ def test_float_pictures_are_refused_with_a_way_out(fieldfit: Program, tmp_path: 
     assert_one_line(fieldfit(tmp_path, "compress", "in.tif", "out.ff"), 1, "floating-point", "fieldfit fit")
 
 
-def test_a_file_is_written_with_the_samples_that_were_given() -> None:
+def test_a_file_without_latents_is_of_what_the_networks_make_of_nothing() -> None:
     data = FILES[0].read_bytes()
     header, samples = read_image(data, LIMIT)
     parts = unpack(data)

@@ -5,7 +5,6 @@ python tests/tiny_pictures.py     # makes the golden files of the codec anew: on
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def waves(height: int, width: int, channels: int, dtype: type) -> np.ndarray:
 
 def main() -> None:
     from fields.codec.fitting import Effort, Fit, Target
-    from fields.codec.image_file import read_image
+    from fields.codec.image_file import digest, read_image
 
     folder = Path(__file__).with_name("golden")
     folder.mkdir(exist_ok=True)
@@ -48,8 +47,7 @@ def main() -> None:
         packed = fit.pack()
         (folder / f"{name}.ff").write_bytes(packed.data)
         _, decoded = read_image(packed.data, samples.size)
-        digest = hashlib.sha256(decoded.astype(decoded.dtype.newbyteorder("<")).tobytes()).hexdigest()
-        told[name] = [*decoded.shape, depth, digest]
+        told[name] = [*decoded.shape, depth, digest(decoded).hex()]
         print(name, len(packed.data), f"{packed.psnr:.2f} dB")
     (folder / "samples.json").write_text(json.dumps(told, indent=1) + "\n")
 

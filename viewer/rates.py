@@ -7,25 +7,14 @@ import html
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fields.codec.rivals import OURS, Point
+from viewer.comparisons import STYLE
 from viewer.curves import line_colour
 
-if TYPE_CHECKING:
-    from fields.codec.rivals import Point
-
-OURS = "fieldfit"
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #282c34; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #d0d4da }
-td:first-child, th:first-child { text-align: left }
-img { max-width: 100% }
-dt { float: left; width: 7rem; color: #6e747e }
-"""
 
 
 def bd_rate(anchor: Sequence[Point], tested: Sequence[Point]) -> float | None:

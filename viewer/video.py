@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from fields.files import write_whole
+from fields.files import check_folder, write_whole
 from scenes.errors import InputError
 from scenes.film import decoded
 from viewer.pictures import save_png
@@ -41,8 +41,7 @@ def check_target(path: Path) -> None:
     """Raise InputError unless `path` is an .mp4 or a folder, inside of a folder that exists."""
     if path.suffix.lower() not in ("", ".mp4"):
         raise InputError(f"{path}: frames are written as a film .mp4, or into a folder without an ending")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it or choose another")
+    check_folder(path)
     if path.exists() and path.is_dir() != (path.suffix == ""):
         kind = "folder" if path.is_dir() else "file"
         raise InputError(f"{path}: is a {kind} already; choose another path")

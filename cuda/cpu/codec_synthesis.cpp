@@ -1,5 +1,7 @@
 // From the pyramid to pixels, and what they differ from the image by, with gradients of all that took part:
 //   o = W2 max(W1 s + b1, 0) + b2 at every pixel, p = max(o + K1 * o + c1, 0), q = p + K2 * p + c2 with filters of 3 x 3.
+#include <array>
+
 #include "codec_dense.h"
 #include "threads.h"
 
@@ -32,12 +34,6 @@ void repeat_edges(const Plane& p, int y) {
   if (y == p.height - 1) memcpy(p.row(p.height) - 1, row - 1, sizeof(float) * (p.width + 2));
 }
 
-void repeat_edges(const Planes& planes) {
-  for (size_t c = 0; c < planes.count(); ++c) {
-    for (int y = 0; y < planes[c].height; ++y) repeat_edges(planes[c], y);
-  }
-}
-
 // V vectors of `from` + K * `from` + c from x on, or its positive part.
 template <int C, int V>
 FF_LANE void filter_at(const Planes& from, const float* k, const float* bias, bool rectify, const Planes& to, int y, int x) {
@@ -67,50 +63,25 @@ FF_LANE void filter_at(const Planes& from, const float* k, const float* bias, bo
   }
 }
 
+// Columns first .. end - 1 of row y; what a vector has beyond is written into the margin.
 template <int C>
-void filter(const Planes& from, const float* k, const float* bias, bool rectify, const Planes& to, int y) {
+void filter(const Planes& from, const float* k, const float* bias, bool rectify, const Planes& to, int y, int first, int end) {
   constexpr int V = kLanes == 16 ? 4 : 2;
-  int x = 0, width = from[0].width;
-  for (; x + V * kLanes <= width; x += V * kLanes) filter_at<C, V>(from, k, bias, rectify, to, y, x);
-  for (; x < width; x += kLanes) filter_at<C, 1>(from, k, bias, rectify, to, y, x);
+  int x = first;
+  for (; x + V * kLanes <= end; x += V * kLanes) filter_at<C, V>(from, k, bias, rectify, to, y, x);
+  for (; x < end; x += kLanes) filter_at<C, 1>(from, k, bias, rectify, to, y, x);
 }
 
-// Cotangents of V vectors of `from` from those of `to`, which are zero outside of the image.
-template <int C, int V>
-FF_LANE void filter_vjp_at(const Planes& d_to, const float* k, const Planes& d_from, int y, int x) {
-  FloatV acc[C][V];
-  for (int i = 0; i < C; ++i) {
-    for (int v = 0; v < V; ++v) acc[i][v] = load(d_to[i].row(y) + x + v * kLanes);
-  }
+// The filter that takes cotangents back: K with its channels exchanged, turned by half a turn.
+template <int C>
+std::array<float, 9 * C * C> turned(const float* k) {
+  std::array<float, 9 * C * C> to;
   for (int o = 0; o < C; ++o) {
-    for (int dy = 0; dy < 3; ++dy) {
-      const float* row = d_to[o].row(y + 1 - dy) + x + 1;
-#pragma GCC unroll 3
-      for (int dx = 0; dx < 3; ++dx) {
-        FloatV s[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) s[v] = load(row - dx + v * kLanes);
-#pragma GCC unroll 4
-        for (int i = 0; i < C; ++i) {
-          FloatV w = splat<FloatV>(k[((o * C + i) * 3 + dy) * 3 + dx]);
-#pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) acc[i][v] = fma(w, s[v], acc[i][v]);
-        }
-      }
+    for (int i = 0; i < C; ++i) {
+      for (int t = 0; t < 9; ++t) to[(i * C + o) * 9 + 8 - t] = k[(o * C + i) * 9 + t];
     }
   }
-  for (int i = 0; i < C; ++i) {
-    for (int v = 0; v < V; ++v) store(d_from[i].row(y) + x + v * kLanes, acc[i][v]);
-  }
-}
-
-// At row y, which may be one outside, and from one column before the first to one after the last.
-template <int C>
-void filter_vjp(const Planes& d_to, const float* k, const Planes& d_from, int y) {
-  constexpr int V = kLanes == 16 ? 4 : 2;
-  int x = -1, width = d_to[0].width;
-  for (; x + V * kLanes <= width; x += V * kLanes) filter_vjp_at<C, V>(d_to, k, d_from, y, x);
-  for (; x <= width; x += kLanes) filter_vjp_at<C, 1>(d_to, k, d_from, y, x);
+  return to;
 }
 
 template <int C>
@@ -173,6 +144,8 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
     std::vector<float> w1_in(static_cast<size_t>(s.hidden) * kLevels), w2_in(static_cast<size_t>(s.hidden) * C);
     transpose(net.w1, s.hidden, kLevels, w1_in.data());
     transpose(net.w2, C, s.hidden, w2_in.data());
+    const auto back_k1 = turned<C>(net.k1), back_k2 = turned<C>(net.k2);
+    const float no_bias[C] = {};
     const Plane& image = pyramid_[0];
     int height = s.height, width = s.width;
     int64_t plane = static_cast<int64_t>(image.size());
@@ -197,13 +170,13 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
       }
 #pragma omp barrier
       for (int64_t y = range.begin; y < range.end; ++y) {
-        filter<C>(first_, net.k1, net.c1, true, second_, y);
+        filter<C>(first_, net.k1, net.c1, true, second_, y, 0, width);
         for (int c = 0; c < C; ++c) repeat_edges(second_[c], y);
       }
 #pragma omp barrier
       for (int64_t y = range.begin; y < range.end; ++y) {
-        filter<C>(second_, net.k2, net.c2, false, third_, y);
-        for (int c = 0; c < C && target; ++c) {
+        filter<C>(second_, net.k2, net.c2, false, third_, y, 0, width);
+        for (int c = 0; c < C; ++c) {
           const float* wanted = target + (static_cast<int64_t>(c) * height + y) * width;
           const float* got = third_[c].row(y);
           float* d = d_third_[c].row(y);
@@ -220,9 +193,10 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
       if (backward) {
         sums[me] = std::make_unique<Sums>(s.synthesis_size());
         Synthesis<FloatV> to(s, sums[me]->data());
+        int64_t first_row = range.begin - (me == 0), end_row = range.end + (me == n_threads - 1);  // and one outside
 #pragma omp barrier
         for (int64_t y = range.begin; y < range.end; ++y) filter_sums<C>(d_third_, second_, y, to.k2, to.c2);
-        for (int64_t y = range.begin - (me == 0); y < range.end + (me == n_threads - 1); ++y) filter_vjp<C>(d_third_, net.k2, d_second_, y);
+        for (int64_t y = first_row; y < end_row; ++y) filter<C>(d_third_, back_k2.data(), no_bias, false, d_second_, y, -1, width + 1);
 #pragma omp barrier
 #pragma omp single
         fold_edges(d_second_);
@@ -236,7 +210,7 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
         }
 #pragma omp barrier
         for (int64_t y = range.begin; y < range.end; ++y) filter_sums<C>(d_second_, first_, y, to.k1, to.c1);
-        for (int64_t y = range.begin - (me == 0); y < range.end + (me == n_threads - 1); ++y) filter_vjp<C>(d_second_, net.k1, d_third_, y);
+        for (int64_t y = first_row; y < end_row; ++y) filter<C>(d_second_, back_k1.data(), no_bias, false, d_third_, y, -1, width + 1);
 #pragma omp barrier
 #pragma omp single
         fold_edges(d_third_);

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fields.codec import weights
 from fields.codec.bitstream import unpack
-from fields.codec.image_file import MOST_LATENT, ImageHeader, with_levels, write_image
+from fields.codec.image_file import MOST_LATENT, ImageHeader, largest, write_image
 from fields.codec.shape import LEVELS, SCALE, CodecShape
 from fields.kernels.native import core
 
@@ -151,16 +151,22 @@ class Fit:
             self._control(part - before, part, total, error)
             yield Step(descent.taken, begun + (1 - begun) * part, total, psnr_of(error))
 
-    def evaluate(
-        self, latents: Tensor, networks: Tensor, d_latents: Tensor | None = None, d_networks: Tensor | None = None
-    ) -> tuple[float, float]:
-        """Bits of the latents, and mean squared error; adds the gradients of the loss."""
-        n, split = self.n_pixels, self.shape.context_size
-        d_context, d_synthesis = (None, None) if d_networks is None else (d_networks[:split], d_networks[split:])
-        self.model.rate(latents, networks[:split], self.rate_weight / n, self.level_bits, d_latents, d_context)
-        values = n * self.shape.channels * SCALE**2
-        squared = self.model.distortion(latents, networks[split:], self.wanted, 1 / values, d_latents, d_synthesis)
-        return float(self.level_bits.sum()), squared / values
+    def rate(self, latents: Tensor, networks: Tensor, *gradients: Tensor) -> float:
+        """Bits of the latents; adds the loss's gradients by latents and networks, if there is where to."""
+        split, (d_latents, d_networks) = self.shape.context_size, gradients or (None, None)
+        d_context = None if d_networks is None else d_networks[:split]
+        weight = self.rate_weight / self.n_pixels
+        self.model.rate(latents, networks[:split], weight, self.level_bits, d_latents, d_context)
+        return float(self.level_bits.sum())
+
+    def error(self, latents: Tensor, networks: Tensor, *gradients: Tensor) -> float:
+        """Mean squared error; adds gradients as `rate` does."""
+        split, (d_latents, d_networks) = self.shape.context_size, gradients or (None, None)
+        d_synthesis = None if d_networks is None else d_networks[split:]
+        values = self.wanted.numel() * SCALE**2
+        return (
+            self.model.distortion(latents, networks[split:], self.wanted, 1 / values, d_latents, d_synthesis) / values
+        )
 
     def add_weight_rate(self, d_networks: Float[Tensor, "P"]) -> None:
         """Adds the gradient of what weights cost under a Laplace distribution around the base, of each group's own
@@ -185,10 +191,9 @@ class Fit:
 
     def _look(self, bits: float) -> None:
         """What weights would cost, and how much more rounded latents cost than those with noise."""
-        latents = torch.floor(self.latents + 0.5)
-        _, values, total = self._choose_steps(latents)
-        self.weight_bits = sum(weights.best_group(q, 0)[1] for q in values)
-        self.rounding_costs = (total - self.weight_bits) / max(bits, 1.0)
+        written = self._choose_steps(torch.floor(self.latents + 0.5))
+        self.weight_bits = written.weight_bits
+        self.rounding_costs = written.latent_bits / max(bits, 1.0)
 
     def _off(self, bits: float, psnr: float) -> float:
         """How far the logarithm of the weight of the rate is from what the target needs, about."""
@@ -208,44 +213,52 @@ class Fit:
     def pack(self) -> Packed:
         """The file of what has been fitted so far."""
         latents = torch.floor(self.latents + 0.5).clamp(-MOST_LATENT, MOST_LATENT)
-        chosen, values, bits = self._choose_steps(latents)
+        written = self._choose_steps(latents)
         integers = latents.to(torch.int32).numpy()
-        header = with_levels(ImageHeader(self.shape, self.depth, ()), integers)
-        data, samples = write_image(header, weights.write_weights(chosen, values), integers)
-        white = (1 << self.depth) - 1
-        error = float(np.mean(((samples.astype(np.float64) - self.samples) / white) ** 2))
+        header = ImageHeader(self.shape, self.depth, largest(self.shape, integers))
+        data, samples = write_image(header, weights.write_weights(written.groups, written.values), integers)
+        error = float(np.mean(((samples.astype(np.float64) - self.samples) / header.white) ** 2))
         sections = unpack(data).sections
         around = len(data) - len(sections["L"]) - len(sections["W"]) + 2 * weights.N_GROUPS
-        return Packed(data, samples, psnr_of(error), bits / 8 + around)
+        estimated = (written.weight_bits + written.latent_bits) / 8 + around
+        return Packed(data, samples, psnr_of(error), estimated)
 
-    def _choose_steps(
-        self, latents: Float[Tensor, "N"]
-    ) -> tuple[list[weights.Group], list[Int[np.ndarray, " _"]], float]:
-        """How each group of weights is written: what is best for rate and distortion together, and all bits then."""
+    def _choose_steps(self, latents: Float[Tensor, "N"]) -> Written:
+        """How each group of weights is written: what is best for rate and distortion together."""
         base = self.base.double().numpy()
         exact = self.networks.double().numpy() - base
-        parts = weights.layout(self.shape)
-        chosen = [weights.best_group(weights.quantised(exact[i], weights.UNIT), weights.UNIT) for i in parts]
-        values = [weights.quantised(exact[i], weights.UNIT) for i in parts]
-        current = base.copy()
-        for index, q in zip(parts, values, strict=True):
-            current[index] += q * 2.0**-weights.UNIT
-        bits = 0.0
-        for k, index in enumerate(parts):
-            best = math.inf
-            kept = current
+        current = base + weights.quantised(exact, weights.UNIT) * 2.0**-weights.UNIT
+        bits, error = (of(latents, torch.from_numpy(current).float()) for of in (self.rate, self.error))
+        written = Written([], [], 0.0, bits)
+        for index in weights.layout(self.shape):
+            attempts, of_context = [], index[0] < self.shape.context_size
             for places in range(weights.UNIT, -1, -1):
                 q = weights.quantised(exact[index], places)
                 group, cost = weights.best_group(q, places)
-                candidate = kept.copy()
+                candidate = current.copy()
                 candidate[index] = base[index] + q * 2.0**-places
-                latent_bits, error = self.evaluate(latents, torch.from_numpy(candidate).float())
-                loss = error + self.rate_weight * (latent_bits + cost) / self.n_pixels
-                if loss < best:
-                    best, current, chosen[k], values[k], bits = loss, candidate, (group, cost), q, latent_bits
-                elif loss > 1.02 * best:
+                networks = torch.from_numpy(candidate).float()
+                tried = (self.rate(latents, networks), error) if of_context else (bits, self.error(latents, networks))
+                loss = tried[1] + self.rate_weight * (tried[0] + cost) / self.n_pixels
+                attempts.append((loss, group, q, cost, candidate, tried))
+                if loss > 1.02 * min(attempt[0] for attempt in attempts):
                     break
-        return [group for group, _ in chosen], values, bits + sum(cost for _, cost in chosen)
+            _, group, q, cost, current, (bits, error) = min(attempts, key=lambda attempt: attempt[0])
+            written.groups.append(group)
+            written.values.append(q)
+            written.weight_bits += cost
+        written.latent_bits = bits
+        return written
+
+
+@dataclass
+class Written:
+    """How networks are written, and what a file with them costs."""
+
+    groups: list[weights.Group]
+    values: list[Int[np.ndarray, " _"]]
+    weight_bits: float
+    latent_bits: float
 
 
 @dataclass(frozen=True)
@@ -289,7 +302,8 @@ class Descent:
         core().codec_perturb(fit.latents, how.rounded, how.temperature, how.noise, seed, self._seen, self._slope)
         d_latents.zero_()
         d_networks.zero_()
-        bits, error = fit.evaluate(self._seen, fit.networks, d_latents, d_networks)
+        bits = fit.rate(self._seen, fit.networks, d_latents, d_networks)
+        error = fit.error(self._seen, fit.networks, d_latents, d_networks)
         fit.add_weight_rate(d_networks)
         d_latents.mul_(self._slope)
         self.taken += 1

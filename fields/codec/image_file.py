@@ -7,7 +7,7 @@ sections:  W, the networks; L, the latents; S, the SHA-256 of the samples (row b
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -130,7 +130,7 @@ def digest(samples: Samples) -> bytes:
     return hashlib.sha256(samples.astype(samples.dtype.newbyteorder("<")).tobytes()).digest()
 
 
-def with_levels(header: ImageHeader, latents: Int[np.ndarray, " N"]) -> ImageHeader:
-    """The header with the largest latents of each level."""
-    parts = np.split(latents, np.cumsum([h * w for h, w in header.shape.levels])[:-1])
-    return replace(header, most=tuple(int(np.abs(part).max(initial=0)) for part in parts))
+def largest(shape: CodecShape, latents: Int[np.ndarray, " N"]) -> tuple[int, ...]:
+    """The largest magnitude of the latents of each level, as a header has them."""
+    parts = np.split(latents, np.cumsum([h * w for h, w in shape.levels])[:-1])
+    return tuple(int(np.abs(part).max(initial=0)) for part in parts)

@@ -11,9 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped
 
-from fields.files import write_whole
+from fields.codec.image_file import MAX_SIDE, Samples
+from fields.files import check_folder, write_whole
 from scenes import VIDEO_SUFFIXES
 from scenes.errors import InputError
 from scenes.picture import read_picture
@@ -22,8 +22,6 @@ PIPE = "-"
 SUFFIXES = (".png", ".tif", ".tiff", ".ppm", ".pgm", ".bmp", ".webp", ".jpg", ".jpeg")
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 DEEP_FORMATS = {1: "gray16be", 2: "ya16be", 3: "rgb48be", 4: "rgba64be"}
-
-Samples = Shaped[np.ndarray, "H W C"]
 
 
 @contextmanager
@@ -50,8 +48,8 @@ def read_samples(path: Path, max_pixels: int) -> tuple[Samples, int]:
             f"{path}: has floating-point samples, which the codec does not take; save it with 8 or 16 bits, or fit it "
             f"with `fieldfit fit`"
         )
-    if max(pixels.shape[:2]) > 65535:
-        raise InputError(f"{path}: has more than 65,535 rows or columns; cut it into parts")
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise InputError(f"{path}: has more than {MAX_SIDE:,} rows or columns; cut it into parts")
     return pixels, 8 * pixels.dtype.itemsize
 
 
@@ -73,8 +71,7 @@ def check_writable(name: str, suffixes: tuple[str, ...]) -> None:
         raise InputError(f"{name}: expected a name that ends in {', '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"{name}: is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{name}: the folder {path.parent} does not exist; create it or choose another")
+    check_folder(path)
 
 
 def picture_bytes(name: str, samples: Samples) -> bytes:

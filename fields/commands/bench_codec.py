@@ -20,6 +20,7 @@ from fields.commands.arguments import UsageError, parse
 from fields.files import read_json, version, write_json
 from scenes.errors import InputError
 from scenes.picture import read_picture
+from scenes.scene import LoadOptions
 
 DESCRIPTION = """Compress every picture of a folder by fieldfit and by JPEG, WebP, AVIF and, where imagecodecs is
 installed, JPEG XL, all at several qualities in this session, and write points.json, rates.png, and report.html with
@@ -39,7 +40,7 @@ class BenchOptions:
     """How long fieldfit fits each file; by default as `fieldfit compress` does."""
     qualities: tuple[float, ...] = OUR_QUALITIES
     """Those of fieldfit."""
-    max_pixels: int = 200_000_000
+    max_pixels: int = LoadOptions.max_pixels
     """Refuse a picture of more pixels than this."""
 
 

@@ -17,6 +17,7 @@ from fields.commands.arguments import UsageError, parse
 from fields.progress import PLAIN_SECONDS, REDRAW_SECONDS, clock
 from scenes.errors import InputError
 from scenes.photographs import available_memory
+from scenes.scene import LoadOptions
 
 SUFFIX = ".ff"
 CLOSE = 0.03
@@ -49,7 +50,7 @@ class CompressOptions:
     """How long to fit; longer is smaller. By default a number of steps, about a minute for half a megapixel."""
     seed: int = 0
     """Of the noise."""
-    max_pixels: int = 200_000_000
+    max_pixels: int = LoadOptions.max_pixels
     """Refuse a picture of more pixels than this."""
 
 

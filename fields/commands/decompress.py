@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,6 +13,7 @@ from fields.codec.image_file import read_image
 from fields.codec.pictures import PIPE, SUFFIXES, as_file, check_writable, picture_bytes, write_bytes
 from fields.commands.arguments import parse
 from scenes.errors import InputError
+from scenes.scene import LoadOptions
 
 DESCRIPTION = (
     "Decode a file of `fieldfit compress`. Its checksums are checked; the samples are the same on every machine."
@@ -29,7 +29,7 @@ class DecompressOptions:
     output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """The picture to write: .png for all samples as they are, or .tif, .ppm, .bmp, .webp (without loss), .jpg; - writes
     PNG into the pipe."""
-    max_pixels: int = 200_000_000
+    max_pixels: int = LoadOptions.max_pixels
     """Refuse a picture of more pixels than this."""
 
 
@@ -46,8 +46,5 @@ def run(argv: Sequence[str]) -> int:
     write_bytes(options.output, picture_bytes(options.output, samples))
     if options.output != PIPE:
         shape = header.shape
-        print(
-            f"{options.output}: {shape.width} x {shape.height}, {shape.channels} channels of {header.depth} bits",
-            file=sys.stdout,
-        )
+        print(f"{options.output}: {shape.width} x {shape.height}, {shape.channels} channels of {header.depth} bits")
     return 0

@@ -18,6 +18,7 @@ from fields.commands.arguments import UsageError, parse
 from fields.commands.device import DeviceName, choose_device
 from fields.crop import read_crop
 from fields.field import Field, RadianceField
+from fields.files import check_folder
 from fields.progress import counted
 from fields.rendering.clipping import Clip, clipped
 from fields.rendering.render import Rendering, predictor, render_view, view_normals
@@ -75,8 +76,7 @@ def run(argv: Sequence[str]) -> int:
             raise UsageError(f"{flag}: expected a number above 0, got {value}")
     if options.time is not None and not 0 <= options.time <= 1:
         raise UsageError(f"--time: expected a number from 0 to 1, got {options.time:g}")
-    if not options.out.parent.is_dir():
-        raise InputError(f"{options.out}: the folder {options.out.parent} does not exist; create it or choose another")
+    check_folder(options.out)
     device = choose_device(options.device)
     opened = Run.open(options.run)
     field = opened.field(device)

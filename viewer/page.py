@@ -6,6 +6,8 @@
   long as all the rest together. Nor is it warned of: no GPU is the usual case.
 - With the first movement of the camera the page shows the proxy by itself, where the session lets it; we would answer
   later. Where it then hears nothing of us, it takes it back.
+- What a drag begins with says that the camera is where it was, and viser's page then waits before it says more, for as
+  long as it takes to draw a picture. Such messages are left out, and the next one goes out at once.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ PROXY, BY_ITSELF = "/proxy", "/proxy_by_itself"
 """Nodes of the scene: the proxy, and an empty one that is visible while the page may show it."""
 TAKE_BACK = 3000
 """Milliseconds."""
+PAUSE = 20
+"""Milliseconds that viser's page leaves between two messages about its camera."""
 SOFTWARE = "swiftshader|llvmpipe|softpipe|software|basic render"
 SCRIPT = f"""<script>(() => {{
   const ask = URLSearchParams.prototype.get;
@@ -36,7 +40,25 @@ SCRIPT = f"""<script>(() => {{
   }};
 }})();
 (() => {{
-  let control = null;
+  let control = null, speaks = null, silent = false;
+  const later = window.setTimeout;
+  window.setTimeout = function (call, after, ...what) {{
+    if (!silent || after !== {PAUSE}) return later.call(window, call, after, ...what);
+    silent = false;
+    call();
+    return 0;
+  }};
+  function listened(usual) {{
+    let before = null;
+    return message => {{
+      if (message.type !== "ViewerCameraMessage") return usual(message);
+      const now = Object.entries(message).filter(each => each[0] !== "type").flatMap(each => each[1]);
+      silent = before !== null && now.every((x, i) => Math.abs(x - before[i]) <= 1e-6 * (1 + Math.abs(x)));
+      if (silent) return;
+      before = now;
+      usual(message);
+    }};
+  }}
   function moved() {{
     const page = window.__viserMutable, nodes = window.__viserSceneTree && window.__viserSceneTree.getState();
     const proxy = nodes && nodes["{PROXY}"], may = nodes && nodes["{BY_ITSELF}"];
@@ -56,6 +78,8 @@ SCRIPT = f"""<script>(() => {{
   setInterval(() => {{
     const now = window.__viserMutable && window.__viserMutable.cameraControl;
     if (now && now !== control) (control = now).addEventListener("update", moved);
+    const page = window.__viserMutable;
+    if (page && page.sendMessage && page.sendMessage !== speaks) page.sendMessage = speaks = listened(page.sendMessage);
   }}, 100);
 }})();</script>"""
 

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
     from viewer.live.window import Window
 
-MOVING_SECONDS = 0.025
-"""What a picture for somebody who moves may take."""
+FIRST_SECONDS, MOVING_SECONDS = 0.012, 0.025
+"""What a picture for somebody who moves may take: the first of a movement, and those that follow."""
+FIRST_STANDS = 0.1
+"""Seconds for which nothing follows the first: a browser that still unpacks it would drop it for the next."""
 REST_SECONDS = 0.15
 """Without movement, after which the camera rests."""
 SETTLE_SECONDS = 1.0
@@ -273,9 +275,10 @@ class Session:
                 self._proxy.visible = False
             self._shows_proxy = False
 
-    def _follow(self) -> Iterator[None]:
+    def _follow(self) -> Iterator[float | None]:
         """Coarse pictures of where the camera is, as long as it is somewhere else by then."""
         seen: tuple[Cameras, Look] | None = None
+        followed = False
 
         def show(frame: Frame) -> None:
             self.show(frame, moving=True)
@@ -283,8 +286,11 @@ class Session:
         while self.camera is not None and seen != (self.camera, self.look) and self.comparison is None:
             camera, look, pace = self.camera, self.look, self.window.pace
             seen = camera, look
-            coarse = max(coarseness_of(camera, pace.rays(MOVING_SECONDS)), 2)
+            coarse = max(coarseness_of(camera, pace.rays(MOVING_SECONDS if followed else FIRST_SECONDS)), 2)
             yield from refine(self.window.subject, camera, look, pace, show, finest=coarse)
+            if not followed:
+                followed = True
+                yield FIRST_STANDS
 
     def _refine(self) -> Iterator[None]:
         camera, look, comparison = self.camera, self.look, self.comparison

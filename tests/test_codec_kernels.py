@@ -79,6 +79,21 @@ def test_values_and_gradients(check: Callable[[CodecShape], None], shape: CodecS
     check(shape)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradients_by_latents_alone_are_the_same(shape: CodecShape) -> None:
+    latents, context, synthesis, wanted = drawn(shape)
+    of, bits = model(shape), np.zeros(LEVELS)
+    found = []
+    for learn in (True, False):
+        d_latents = torch.zeros_like(latents)
+        of.rate(latents, context, 0.7, bits, d_latents, torch.zeros_like(context) if learn else None)
+        of.distortion(latents, synthesis, wanted, 0.01, d_latents, torch.zeros_like(synthesis) if learn else None)
+        found.append(d_latents)
+    VALUES.check(*found)
+    with pytest.raises(ValueError, match="comes with that by latents"):
+        of.rate(latents, context, 0.7, bits, None, torch.zeros_like(context))
+
+
 def test_a_scale_out_of_bounds_may_come_back_and_goes_no_further() -> None:
     shape = CodecShape(1, 1, 1, 8)
     context = torch.zeros(shape.context_size)

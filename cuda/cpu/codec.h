@@ -66,6 +66,7 @@ class Planes {
 
 struct CodecShape {
   int height, width, channels, hidden;  // hidden: neurons of the synthesis network
+  int known;  // planes that the synthesis sees beside the latents: 0, or a prediction of each channel, which it adds to
 
   int rows(int level) const { return (height + (1 << level) - 1) >> level; }
   int columns(int level) const { return (width + (1 << level) - 1) >> level; }
@@ -79,9 +80,10 @@ struct CodecShape {
     return kContextHidden * kContext + kLevels * kContextHidden + kContextHidden * kContextHidden + kContextHidden +
            2 * kContextHidden + 2;
   }
-  // filters [levels - 1, 4], W1 [hidden, levels], b1, W2 [channels, hidden], b2, then twice K [channels, channels, 3, 3], c [channels]
+  int inputs() const { return kLevels + known; }
+  // filters [levels - 1, 4], W1 [hidden, inputs], b1, W2 [channels, hidden], b2, then twice K [channels, channels, 3, 3], c [channels]
   int synthesis_size() const {
-    return (kLevels - 1) * kTaps + hidden * (kLevels + 1) + channels * (hidden + 1) + 2 * channels * (9 * channels + 1);
+    return (kLevels - 1) * kTaps + hidden * (inputs() + 1) + channels * (hidden + 1) + 2 * channels * (9 * channels + 1);
   }
 };
 
@@ -90,16 +92,22 @@ class CodecModel {
  public:
   explicit CodecModel(const CodecShape& shape);
 
-  // Bits of each level under the context network; adds `weight` times their gradients, which may be left out.
+  // Bits of each level under the context network; adds `weight` times their gradients, which may be left out, both or that
+  // by weights alone.
   void rate(const float* latents, const float* context, float weight, double* bits, float* d_latents, float* d_context);
   // Sum of squared differences between the synthesis and `target` [channels, height, width]; adds `weight` times its gradients.
-  double distortion(const float* latents, const float* synthesis, const float* target, float weight, float* d_latents,
-                    float* d_synthesis);
+  // `known` [known, height, width], if the shape has any.
+  double distortion(const float* latents, const float* synthesis, const float* known, const float* target, float weight,
+                    float* d_latents, float* d_synthesis);
 
   const CodecShape shape;
 
  private:
   void load(const float* latents);
+  // Index in the pyramid of the level `source`'s latents at the size of `level`; what is known comes behind those of level 0.
+  int at(int level, int source) const {
+    return level * kLevels - level * (level - 1) / 2 + source - level + (level ? shape.known : 0);
+  }
   void spread_parents();
   void collect_parents(int n_threads, float* d_latents);
   void upsample(const float* filters);
@@ -125,9 +133,6 @@ inline auto with_channels(int channels, Do run) {
       return run(std::integral_constant<int, 4>{});
   }
 }
-
-// Index in the pyramid of the level `source`'s latents at the size of `level`.
-inline int pyramid_index(int level, int source) { return level * kLevels - level * (level - 1) / 2 + source - level; }
 
 // Latents with the noise of a fit, or rounded, and the derivative of what they became.
 struct Perturbation {

@@ -12,8 +12,8 @@ namespace fieldfit {
 constexpr int kWeightBits = 10, kValueBits = 8;
 constexpr int32_t kMostValue = 32767;
 
-// Whether no sum of a layer can leave 32 bits: weights [out, in], biases [out].
-bool layer_fits(const int32_t* weights, const int32_t* biases, int out, int in);
+// Whether no sum of a layer can leave 32 bits: weights [out, in], biases [out], and what else may be added.
+bool layer_fits(const int32_t* weights, const int32_t* biases, int out, int in, int64_t more = 0);
 bool context_fits(const int32_t* context);
 bool synthesis_fits(const CodecShape&, const int32_t* synthesis);
 
@@ -23,8 +23,9 @@ std::vector<uint8_t> write_latents(const CodecShape&, const int32_t* context, co
 // False where the data are not what an encoder writes.
 bool read_latents(const CodecShape&, const int32_t* context, const int32_t* most, const uint8_t* data, size_t size, int32_t* latents);
 
-// Samples from 0 to `white`, [height, width, channels].
-void synthesise(const CodecShape&, const int32_t* latents, const int32_t* synthesis, int32_t white, uint16_t* samples);
+// Samples from 0 to `white`, [height, width, channels]; `known` [known, height, width] as values between layers are.
+void synthesise(const CodecShape&, const int32_t* latents, const int32_t* synthesis, const int32_t* known, int32_t white,
+                uint16_t* samples);
 
 // Integers around zero, under a scale for each group.
 struct Group {

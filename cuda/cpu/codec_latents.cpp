@@ -116,9 +116,9 @@ void walk(const CodecShape& s, const int32_t* context, const int32_t* most, int3
 
 }  // namespace
 
-bool layer_fits(const int32_t* weights, const int32_t* biases, int out, int in) {
+bool layer_fits(const int32_t* weights, const int32_t* biases, int out, int in, int64_t more) {
   for (int o = 0; o < out; ++o) {
-    int64_t sum = (static_cast<int64_t>(std::abs(static_cast<int64_t>(biases[o]))) << kValueBits) + (1 << 21);
+    int64_t sum = (static_cast<int64_t>(std::abs(static_cast<int64_t>(biases[o]))) << kValueBits) + (1 << 21) + more;
     for (int i = 0; i < in; ++i) sum += std::abs(static_cast<int64_t>(weights[o * in + i])) * (kMostValue + 1);
     if (sum >= (1ll << 31)) return false;
   }

@@ -72,9 +72,9 @@ bool synthesis_fits(const CodecShape& s, const int32_t* p) {
     if (!layer_fits(p, none, 1, kTaps)) return false;
   }
   int m = s.hidden, c = s.channels;
-  if (!layer_fits(p, p + m * kLevels, m, kLevels)) return false;
-  p += m * (kLevels + 1);
-  if (!layer_fits(p, p + c * m, c, m)) return false;
+  if (!layer_fits(p, p + m * s.inputs(), m, s.inputs())) return false;
+  p += m * (s.inputs() + 1);
+  if (!layer_fits(p, p + c * m, c, m, s.known ? 1 << (kWeightBits + kValueBits + 4) : 0)) return false;
   p += c * (m + 1);
   for (int k = 0; k < 2; ++k, p += c * (9 * c + 1)) {
     if (!layer_fits(p, p + 9 * c * c, c, 9 * c)) return false;
@@ -82,7 +82,8 @@ bool synthesis_fits(const CodecShape& s, const int32_t* p) {
   return true;
 }
 
-void synthesise(const CodecShape& s, const int32_t* latents, const int32_t* synthesis, int32_t white, uint16_t* samples) {
+void synthesise(const CodecShape& s, const int32_t* latents, const int32_t* synthesis, const int32_t* known, int32_t white,
+                uint16_t* samples) {
   const int height = s.height, width = s.width, channels = s.channels;
   const int32_t* filters = synthesis;
   std::vector<const int32_t*> levels;
@@ -97,8 +98,13 @@ void synthesise(const CodecShape& s, const int32_t* latents, const int32_t* synt
     for (size_t k = 0; k < own.values.size(); ++k) own.values[k] = limited(levels[i][k] * (1 << kValueBits), -kMostValue - 1);
     planes.push_back(std::move(own));
   }
+  std::reverse(planes.begin(), planes.end());  // level 0 first
+  for (int c = 0; c < s.known; ++c) {
+    planes.emplace_back(height, width);
+    std::copy_n(known + static_cast<int64_t>(c) * height * width, planes.back().values.size(), planes.back().values.begin());
+  }
   const int32_t* w1 = filters + (kLevels - 1) * kTaps;
-  const int32_t* b1 = w1 + s.hidden * kLevels;
+  const int32_t* b1 = w1 + s.hidden * s.inputs();
   const int32_t* w2 = b1 + s.hidden;
   const int32_t* b2 = w2 + channels * s.hidden;
   std::vector<Grid2> image(channels, Grid2(height, width)), next = image;
@@ -109,10 +115,13 @@ void synthesise(const CodecShape& s, const int32_t* latents, const int32_t* synt
     for (int y = 0; y < height; ++y) {
       for (int x = 0; x < width; x += kStrip) {
         int n = std::min(kStrip, width - x);
-        for (int c = 0; c < channels; ++c) std::fill(&out[c * kStrip], &out[c * kStrip] + n, b2[c] * (1 << kValueBits));
+        for (int c = 0; c < channels; ++c) {
+          std::fill(&out[c * kStrip], &out[c * kStrip] + n, b2[c] * (1 << kValueBits));
+          if (s.known) add_times(&out[c * kStrip], 1 << kWeightBits, planes[kLevels + c].row(y) + x, n);
+        }
         for (int m = 0; m < s.hidden; ++m) {
           std::fill(h.begin(), h.end(), b1[m] * (1 << kValueBits));
-          for (int i = 0; i < kLevels; ++i) add_times(h.data(), w1[m * kLevels + i], planes[kLevels - 1 - i].row(y) + x, n);
+          for (int i = 0; i < s.inputs(); ++i) add_times(h.data(), w1[m * s.inputs() + i], planes[i].row(y) + x, n);
           for (int k = 0; k < n; ++k) h[k] = limited(rounded(h[k]), 0);
           for (int c = 0; c < channels; ++c) add_times(&out[c * kStrip], w2[c * s.hidden + m], h.data(), n);
         }

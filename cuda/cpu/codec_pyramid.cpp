@@ -131,7 +131,7 @@ void double_row_backward(const float* f, const Plane& from, const Plane& d_from,
 
 void CodecModel::upsample(const float* filters) {
   for (int i = kLevels - 1; i >= 0; --i) {
-    const Plane& own = pyramid_[pyramid_index(i, i)];
+    const Plane& own = pyramid_[at(i, i)];
     for (int y = 0; y < own.height; ++y) memcpy(own.row(y), latents_[i].row(y), sizeof(float) * own.width);
     int coarser = kLevels - 1 - i;
     if (coarser == 0) continue;
@@ -141,7 +141,7 @@ void CodecModel::upsample(const float* filters) {
       Doubling d(own.width);
 #pragma omp for collapse(2) schedule(static)
       for (int j = 0; j < coarser; ++j) {
-        for (int y = 0; y < own.height; ++y) double_row(f, pyramid_[pyramid_index(i + 1, i + 1 + j)], pyramid_[pyramid_index(i, i + 1 + j)], y, d);
+        for (int y = 0; y < own.height; ++y) double_row(f, pyramid_[at(i + 1, i + 1 + j)], pyramid_[at(i, i + 1 + j)], y, d);
       }
     }
   }
@@ -152,21 +152,21 @@ void CodecModel::upsample_backward(const float* filters, float* d_filters) {
     int coarser = kLevels - 1 - i;
     const float* f = filters + i * kTaps;
     Sums sums(static_cast<size_t>(coarser) * kTaps);
-    const Plane& own = pyramid_[pyramid_index(i, i)];
+    const Plane& own = pyramid_[at(i, i)];
 #pragma omp parallel num_threads(threads_for(static_cast<int64_t>(own.height) * own.width * coarser, 8192))
     {
       Doubling d(own.width);
 #pragma omp for schedule(static)
       for (int j = 0; j < coarser; ++j) {  // rows of a plane share cotangents: one thread for each plane
-        const Plane& d_from = d_pyramid_[pyramid_index(i + 1, i + 1 + j)];
+        const Plane& d_from = d_pyramid_[at(i + 1, i + 1 + j)];
         for (int y = 0; y < d_from.height; ++y) std::fill(d_from.row(y), d_from.row(y) + d_from.width, 0.0f);
         for (int y = 0; y < own.height; ++y) {
-          double_row_backward(f, pyramid_[pyramid_index(i + 1, i + 1 + j)], d_from, d_pyramid_[pyramid_index(i, i + 1 + j)], y, d,
+          double_row_backward(f, pyramid_[at(i + 1, i + 1 + j)], d_from, d_pyramid_[at(i, i + 1 + j)], y, d,
                               sums.data() + j * kTaps);
         }
       }
     }
-    for (int j = 0; j < coarser; ++j) {
+    for (int j = 0; d_filters && j < coarser; ++j) {
       for (int t = 0; t < kTaps; ++t) d_filters[i * kTaps + t] += sum(sums.data()[j * kTaps + t]);
     }
   }

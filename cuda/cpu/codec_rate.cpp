@@ -108,7 +108,7 @@ CodecModel::CodecModel(const CodecShape& s) : shape(s), d_latents_(omp_get_max_t
   for (Planes& p : d_parents_) levels(p, kLevels);
   for (Planes* p : {&pyramid_, &d_pyramid_}) {
     for (int i = 0; i < kLevels; ++i) {
-      for (int j = i; j < kLevels; ++j) p->add(s.rows(i), s.columns(i));
+      for (int j = i; j < kLevels + (i ? 0 : s.known); ++j) p->add(s.rows(i), s.columns(i));
     }
     p->allocate();
   }
@@ -173,7 +173,7 @@ void CodecModel::rate(const float* latents, const float* context, float weight, 
   }
   ContextNetwork net(context);
   int asked = std::min<int>(omp_get_max_threads(), static_cast<int>(d_latents_.size())), n_threads = 1;
-  bool backward = d_latents != nullptr;
+  const bool backward = d_latents != nullptr, learn = d_context != nullptr;
   std::vector<double> found(static_cast<size_t>(asked) * kLevels, 0.0);
   std::vector<std::unique_ptr<ContextSums>> sums(asked);
 #pragma omp parallel num_threads(asked)
@@ -212,14 +212,20 @@ void CodecModel::rate(const float* latents, const float* context, float weight, 
       if (!backward) continue;
       int whole = (n + kLanes - 1) / kLanes * kLanes;
       ContextSums& to = *sums[me];
-      add_outer(s.d_out, 2, s.h2, kHidden, whole, to.w3);
-      add_sums(s.d_out, 2, whole, to.b3);
+      if (learn) {
+        add_outer(s.d_out, 2, s.h2, kHidden, whole, to.w3);
+        add_sums(s.d_out, 2, whole, to.b3);
+      }
       dense(net.w3, 2, kHidden, nullptr, s.d_out, s.d_h2, whole, false, &s.h2);
-      add_outer(s.d_h2, kHidden, s.h1, kHidden, whole, to.w2);
-      add_sums(s.d_h2, kHidden, whole, to.b2);
+      if (learn) {
+        add_outer(s.d_h2, kHidden, s.h1, kHidden, whole, to.w2);
+        add_sums(s.d_h2, kHidden, whole, to.b2);
+      }
       dense(net.w2, kHidden, kHidden, nullptr, s.d_h2, s.d_h1, whole, false, &s.h1);
-      add_outer(s.d_h1, kHidden, s.x, kContext, whole, to.w1);
-      add_sums(s.d_h1, kHidden, whole, to.b1 + level * kHidden);
+      if (learn) {
+        add_outer(s.d_h1, kHidden, s.x, kContext, whole, to.w1);
+        add_sums(s.d_h1, kHidden, whole, to.b1 + level * kHidden);
+      }
       dense(net.w1, kHidden, kContext, nullptr, s.d_h1, s.d_x, whole, false);
       scatter_context(s.d_x, d_latents_[me][level], d_parents_[me][level], y, x0, whole);
     }
@@ -230,7 +236,7 @@ void CodecModel::rate(const float* latents, const float* context, float weight, 
   }
   if (!backward) return;
   weight /= kNatsPerBit;
-  for (int t = 0; t < n_threads; ++t) sums[t]->storage.add_to(d_context, weight);
+  for (int t = 0; learn && t < n_threads; ++t) sums[t]->storage.add_to(d_context, weight);
   std::vector<float> gathered(static_cast<size_t>(shape.latents()), 0.0f);
   collect_parents(n_threads, gathered.data());
 #pragma omp parallel for simd schedule(static)

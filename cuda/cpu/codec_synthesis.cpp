@@ -1,5 +1,5 @@
 // From the pyramid to pixels, and what they differ from the image by, with gradients of all that took part:
-//   o = W2 max(W1 s + b1, 0) + b2 at every pixel, p = max(o + K1 * o + c1, 0), q = p + K2 * p + c2 with filters of 3 x 3.
+//   o = W2 max(W1 s + b1, 0) + b2 (+ what is known) at every pixel, p = max(o + K1 * o + c1, 0), q = p + K2 * p + c2 with filters of 3 x 3.
 #include <array>
 
 #include "codec_dense.h"
@@ -14,7 +14,7 @@ struct Synthesis {
   Synthesis(const CodecShape& s, T* p) {
     filters = p;
     w1 = filters + (kLevels - 1) * kTaps;
-    b1 = w1 + s.hidden * kLevels;
+    b1 = w1 + s.hidden * s.inputs();
     w2 = b1 + s.hidden;
     b2 = w2 + s.channels * s.hidden;
     k1 = b2 + s.channels;
@@ -133,16 +133,20 @@ void fold_edges(const Planes& planes) {
 
 }  // namespace
 
-double CodecModel::distortion(const float* latents, const float* synthesis, const float* target, float weight, float* d_latents,
-                              float* d_synthesis) {
+double CodecModel::distortion(const float* latents, const float* synthesis, const float* known, const float* target, float weight,
+                              float* d_latents, float* d_synthesis) {
   return with_channels(shape.channels, [&](auto fixed) {
     constexpr int C = decltype(fixed)::value;
     const CodecShape& s = shape;
     Synthesis<const float> net(s, synthesis);
     load(latents);
     upsample(net.filters);
-    std::vector<float> w1_in(static_cast<size_t>(s.hidden) * kLevels), w2_in(static_cast<size_t>(s.hidden) * C);
-    transpose(net.w1, s.hidden, kLevels, w1_in.data());
+    for (int c = 0; c < s.known; ++c) {
+      const Plane& to = pyramid_[kLevels + c];
+      for (int y = 0; y < to.height; ++y) memcpy(to.row(y), known + (static_cast<int64_t>(c) * to.height + y) * to.width, sizeof(float) * to.width);
+    }
+    std::vector<float> w1_in(static_cast<size_t>(s.hidden) * s.inputs()), w2_in(static_cast<size_t>(s.hidden) * C);
+    transpose(net.w1, s.hidden, s.inputs(), w1_in.data());
     transpose(net.w2, C, s.hidden, w2_in.data());
     const auto back_k1 = turned<C>(net.k1), back_k2 = turned<C>(net.k2);
     const float no_bias[C] = {};
@@ -150,7 +154,7 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
     int height = s.height, width = s.width;
     int64_t plane = static_cast<int64_t>(image.size());
     auto pyramid_at = [&](const Planes& p, int y, int x) { return Strip{p[0].row(y) + x, plane}; };
-    bool backward = d_latents != nullptr;
+    const bool backward = d_latents != nullptr, learn = d_synthesis != nullptr;
     int asked = omp_get_max_threads();
     std::vector<double> found(asked, 0.0);
     std::vector<std::unique_ptr<Sums>> sums(asked);
@@ -163,8 +167,13 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
       for (int64_t y = range.begin; y < range.end; ++y) {
         for (int x = 0; x < width; x += kStrip) {
           int n = std::min(kStrip, width - x);
-          dense(w1_in.data(), kLevels, s.hidden, net.b1, pyramid_at(pyramid_, y, x), h, n, true);
+          dense(w1_in.data(), s.inputs(), s.hidden, net.b1, pyramid_at(pyramid_, y, x), h, n, true);
           dense(w2_in.data(), s.hidden, C, net.b2, h, pyramid_at(first_, y, x), n, false);
+        }
+        for (int c = 0; c < s.known; ++c) {
+          const float* from = pyramid_[kLevels + c].row(y);
+          float* to = first_[c].row(y);
+          for (int x = 0; x < width; ++x) to[x] += from[x];
         }
         for (int c = 0; c < C; ++c) repeat_edges(first_[c], y);
       }
@@ -195,7 +204,7 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
         Synthesis<FloatV> to(s, sums[me]->data());
         int64_t first_row = range.begin - (me == 0), end_row = range.end + (me == n_threads - 1);  // and one outside
 #pragma omp barrier
-        for (int64_t y = range.begin; y < range.end; ++y) filter_sums<C>(d_third_, second_, y, to.k2, to.c2);
+        for (int64_t y = range.begin; learn && y < range.end; ++y) filter_sums<C>(d_third_, second_, y, to.k2, to.c2);
         for (int64_t y = first_row; y < end_row; ++y) filter<C>(d_third_, back_k2.data(), no_bias, false, d_second_, y, -1, width + 1);
 #pragma omp barrier
 #pragma omp single
@@ -209,7 +218,7 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
           }
         }
 #pragma omp barrier
-        for (int64_t y = range.begin; y < range.end; ++y) filter_sums<C>(d_second_, first_, y, to.k1, to.c1);
+        for (int64_t y = range.begin; learn && y < range.end; ++y) filter_sums<C>(d_second_, first_, y, to.k1, to.c1);
         for (int64_t y = first_row; y < end_row; ++y) filter<C>(d_second_, back_k1.data(), no_bias, false, d_third_, y, -1, width + 1);
 #pragma omp barrier
 #pragma omp single
@@ -218,13 +227,15 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
           for (int x = 0; x < width; x += kStrip) {
             int n = (std::min(kStrip, width - x) + kLanes - 1) / kLanes * kLanes;
             Strip x_in = pyramid_at(pyramid_, y, x), d_out = pyramid_at(d_third_, y, x);
-            dense(w1_in.data(), kLevels, s.hidden, net.b1, x_in, h, n, true);
-            add_outer(d_out, C, h, s.hidden, n, to.w2);
-            add_sums(d_out, C, n, to.b2);
+            dense(w1_in.data(), s.inputs(), s.hidden, net.b1, x_in, h, n, true);
             dense(net.w2, C, s.hidden, nullptr, d_out, d_h, n, false, &h);
-            add_outer(d_h, s.hidden, x_in, kLevels, n, to.w1);
-            add_sums(d_h, s.hidden, n, to.b1);
-            dense(net.w1, s.hidden, kLevels, nullptr, d_h, pyramid_at(d_pyramid_, y, x), n, false);
+            if (learn) {
+              add_outer(d_out, C, h, s.hidden, n, to.w2);
+              add_sums(d_out, C, n, to.b2);
+              add_outer(d_h, s.hidden, x_in, s.inputs(), n, to.w1);
+              add_sums(d_h, s.hidden, n, to.b1);
+            }
+            dense(net.w1, s.hidden, s.inputs(), nullptr, d_h, pyramid_at(d_pyramid_, y, x), n, false);
           }
         }
       }
@@ -233,11 +244,11 @@ double CodecModel::distortion(const float* latents, const float* synthesis, cons
     for (double part : found) total += part;
     if (!backward) return total;
     for (auto& part : sums) {
-      if (part) part->add_to(d_synthesis, 1.0f);
+      if (part && learn) part->add_to(d_synthesis, 1.0f);
     }
     upsample_backward(net.filters, d_synthesis);
     for (int i = 0; i < kLevels; ++i) {
-      const Plane& p = d_pyramid_[pyramid_index(i, i)];
+      const Plane& p = d_pyramid_[at(i, i)];
       for (int y = 0; y < p.height; ++y) {
         for (int x = 0; x < p.width; ++x) d_latents[x] += p.row(y)[x];
         d_latents += p.width;

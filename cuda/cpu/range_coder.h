@@ -90,6 +90,23 @@ class RangeDecoder {
   uint64_t code_ = 0, range_ = ~0ull, unit_ = 0;
 };
 
+// The probability of a yes, which follows what came before: quickly at first, then by a 32nd.
+class AdaptiveBit {
+ public:
+  Interval interval(bool bit) const { return bit ? Interval{0, yes_ << 8} : Interval{yes_ << 8, kWhole - (yes_ << 8)}; }
+  bool find(uint32_t place) const { return place < yes_ << 8; }
+  void see(bool bit) {
+    static constexpr uint32_t kShare[] = {2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28};
+    uint32_t share = seen_ < 12 ? kShare[seen_++] : 32;
+    yes_ = bit ? yes_ + (kMost - yes_) / share : yes_ - (yes_ - kLeast) / share;
+  }
+
+ private:
+  static constexpr uint32_t kLeast = 1 << 8, kMost = (1 << 16) - (1 << 8);
+  uint32_t yes_ = 1 << 15;  // of 2^16
+  uint32_t seen_ = 0;
+};
+
 constexpr int kScales = 64;  // b_k = exp(k / 8 - 3)
 constexpr int kSteps = 16;   // of a location to one
 constexpr int kMostLatent = 127;

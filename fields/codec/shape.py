@@ -32,6 +32,8 @@ class CodecShape:
     width: int
     channels: int
     hidden: int = HIDDEN
+    known: int = 0
+    """Planes that the synthesis sees beside the latents: none, or a prediction of each channel, to which it adds."""
 
     @property
     def levels(self) -> list[tuple[int, int]]:
@@ -53,4 +55,4 @@ class CodecShape:
     def synthesis_size(self) -> int:
         """Parameters of the synthesis: a filter for each doubling, W1, b1, W2, b2, and twice a filter and its bias."""
         m, c = self.hidden, self.channels
-        return (LEVELS - 1) * TAPS + m * (LEVELS + 1) + c * (m + 1) + 2 * c * (9 * c + 1)
+        return (LEVELS - 1) * TAPS + m * (LEVELS + self.known + 1) + c * (m + 1) + 2 * c * (9 * c + 1)

@@ -50,7 +50,8 @@ def layout(shape: CodecShape) -> list[Int[np.ndarray, " _"]]:
     """Which parameters, of the context network's and then the synthesis's, make each group."""
     k, m, c = CONTEXT_HIDDEN, shape.hidden, shape.channels
     sizes = [k * CONTEXT, LEVELS * k, k * k, k, 2 * k, 2]  # of the context network: W1, b1, W2, b2, W3, b3
-    sizes += [(LEVELS - 1) * TAPS, m * LEVELS, m, c * m, c]  # filters, then of the synthesis W1, b1, W2, b2
+    n = LEVELS + shape.known
+    sizes += [(LEVELS - 1) * TAPS, m * n, m, c * m, c]  # filters, then of the synthesis W1, b1, W2, b2
     sizes += [9 * c * c, c, 9 * c * c, c]  # and the image's filters K1, c1, K2, c2
     ends = np.cumsum(sizes)
     tensors = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
@@ -72,13 +73,17 @@ def base(shape: CodecShape) -> Int[np.ndarray, " P"]:
     the three, and the filters of the image begin as none."""
     prior = _prior()
     c, m = shape.channels, shape.hidden
-    if c == 3:
-        return prior
-    at = shape.context_size + (LEVELS - 1) * TAPS + m * (LEVELS + 1)
-    thirds = prior[at : at + 3 * m].reshape(3, m).sum(0), prior[at + 3 * m : at + 3 * m + 3].sum()
-    w2, b2 = ((2 * x + 3) // 6 for x in thirds)  # rounded
-    filters = np.zeros(2 * c * (9 * c + 1), np.int32)
-    return np.concatenate([prior[:at], np.tile(w2, c), np.tile(b2, c), filters]).astype(np.int32)
+    ends = np.cumsum([shape.context_size + (LEVELS - 1) * TAPS, m * LEVELS, m, 3 * m, 3])
+    head, w1, b1, w2, b2, filters = np.split(prior, ends)
+    if c != 3:
+        w2 = np.tile((2 * w2.reshape(3, m).sum(0) + 3) // 6, c)  # rounded
+        b2 = np.tile((2 * b2.sum() + 3) // 6, c)
+    if c != 3 or shape.known:
+        filters = np.zeros(2 * c * (9 * c + 1), np.int32)
+    if shape.known:  # latents of zero add nothing to the prediction
+        w1 = np.concatenate([w1.reshape(m, LEVELS), np.zeros((m, shape.known), np.int32)], 1).reshape(-1)
+        b2 = -(w2.reshape(c, m) @ np.maximum(b1, 0) + 512 >> UNIT)
+    return np.concatenate([head, w1, b1, w2, b2, filters]).astype(np.int32)
 
 
 def quantised(x: Float[np.ndarray, " N"], places: int) -> Int[np.ndarray, " N"]:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_films
 import tiny_pictures
 from PIL import Image
 from program import Program, assert_one_line
 from tolerances import VALUES
 
+from fields.codec.film_rivals import ENCODERS, film_codecs, film_points
 from fields.codec.rivals import QUALITIES, Point, codecs, points
 from fields.codec.shape import CodecShape
 from fields.commands.bench_codec import macs_per_pixel
@@ -90,3 +92,28 @@ def test_a_folder_becomes_a_report(fieldfit: Program, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_one_line(fieldfit(tmp_path, "bench-codec", "empty"), 1, "holds no picture")
     assert_one_line(fieldfit(tmp_path, "bench-codec", "pictures", "--qualities", "0"), 2, "from 1 to 100")
+
+
+@pytest.mark.parametrize("codec", film_codecs())
+def test_other_films_are_measured_by_their_bytes(codec: str) -> None:
+    frames = tiny_films.moving(10, 64, 80)
+    found = list(film_points("film", codec, frames, tiny_films.RATE))
+    assert [p.quality for p in found] == list(ENCODERS[codec].factors)
+    assert found[0].psnr > 30 and found[0].bytes > found[-1].bytes
+    assert found[0].psnr > found[-1].psnr
+    for p in found:
+        assert p.bpp == pytest.approx(8 * p.bytes / (10 * 64 * 80))
+        assert p.encode_seconds > 0 and p.decode_seconds > 0
+
+
+def test_a_folder_of_films_becomes_a_report(fieldfit: Program, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    tiny_films.save_film(tmp_path / "films" / "one.mkv", tiny_films.moving(9, 64, 80), sound=True)
+    call = ("bench-codec", "films", "--out", "report", "--minutes", "0.02", "--frames", "1", "6", "--qualities", "40")
+    done = fieldfit(tmp_path, *call)
+    assert done.code == 0, done.stderr
+    assert "files of 1 films" in done.stdout
+    found = json.loads((tmp_path / "report" / "points.json").read_text())["points"]
+    assert {p["codec"] for p in found} == {"fieldfit", *film_codecs()}
+    assert "x264" in film_codecs() and "<td>one</td>" in (tmp_path / "report" / "report.html").read_text()
+    assert_one_line(fieldfit(tmp_path, *call, "--downscale", "2"), 1, "another --downscale")

@@ -28,6 +28,7 @@ GOLDEN = Path(__file__).with_name("golden")
 FILES = sorted(GOLDEN.glob("*.ff"))
 LIMIT = 200_000_000
 QUICK = Effort(steps=60)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

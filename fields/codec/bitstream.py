@@ -14,6 +14,7 @@ MAGIC = b"\x89FFC"
 VERSION = 1
 MAX_SECTION = 1 << 30
 MAX_HEADER = 4096
+GROUP = "G"
 
 
 class BitstreamError(ValueError):
@@ -26,13 +27,15 @@ class Container:
 
     header: bytes
     sections: Mapping[str, bytes]
+    groups: tuple[bytes, ...] = ()
+    """Of a film's frames: sections G, of which there may be many."""
 
 
 def pack(container: Container) -> bytes:
     """The bytes of a file."""
     out = bytearray(MAGIC + bytes([VERSION]) + varint(len(container.header)) + container.header)
     out += struct.pack("<I", zlib.crc32(out))
-    for tag, payload in container.sections.items():
+    for tag, payload in [*container.sections.items(), *((GROUP, group) for group in container.groups)]:
         section = tag.encode("ascii") + varint(len(payload)) + payload
         out += section + struct.pack("<I", zlib.crc32(section))
     return bytes(out)
@@ -49,6 +52,7 @@ def unpack(data: bytes) -> Container:
     header = reader.take(reader.varint(MAX_HEADER))
     _check(reader, 0, "header")
     sections: dict[str, bytes] = {}
+    groups: list[bytes] = []
     while not reader.at_end():
         start = reader.at
         tag = chr(reader.byte())
@@ -56,8 +60,11 @@ def unpack(data: bytes) -> Container:
             raise BitstreamError("is damaged: a section has no valid name; copy it again")
         payload = reader.take(reader.varint(MAX_SECTION))
         _check(reader, start, f"section {tag}")
-        sections[tag] = payload
-    return Container(header, sections)
+        if tag == GROUP:
+            groups.append(payload)
+        else:
+            sections[tag] = payload
+    return Container(header, sections, tuple(groups))
 
 
 def varint(value: int) -> bytes:

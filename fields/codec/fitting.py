@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fields.codec import weights
 from fields.codec.bitstream import unpack
 from fields.codec.image_file import MOST_LATENT, ImageHeader, largest, write_image
+from fields.codec.rounding import Written, rounded, weight_slope
 from fields.codec.shape import LEVELS, SCALE, CodecShape
 from fields.kernels.native import core
 
@@ -43,7 +44,6 @@ RATE_EXPONENT, ERROR_EXPONENT = 1.9, 1.65
 """The weight of the rate goes about as these powers of one over the bits and of the error."""
 UNCONTROLLED, CONTROL, MOST_OFF = 0.2, 15.0, 1.0
 """The first part of a fit, whose rate says little; how fast the weight of the rate follows; the largest correction."""
-LEAST_WEIGHT_SCALE = 2.0**-7
 QUALITY_WEIGHTS = (3e-2, 1e-5)
 """Of a bit a pixel against mean squared error at quality 1 and 100."""
 
@@ -169,14 +169,9 @@ class Fit:
         )
 
     def add_weight_rate(self, d_networks: Float[Tensor, "P"]) -> None:
-        """Adds the gradient of what weights cost under a Laplace distribution around the base, of each group's own
-        scale."""
-        away = self.networks - self.base
-        size = away.abs()
-        for index in self.groups:
-            scale = size[index].mean().clamp(min=LEAST_WEIGHT_SCALE)
-            slope = away[index] / (size[index] + LEAST_WEIGHT_SCALE) / scale
-            d_networks[index] += slope * (self.rate_weight / (self.n_pixels * math.log(2)))
+        """Adds the gradient of what weights cost."""
+        slope = weight_slope(self.networks, self.base, self.groups)
+        d_networks += slope * (self.rate_weight / (self.n_pixels * math.log(2)))
 
     def _rehearse(self, begun: float) -> Iterator[Step]:
         """A short fit, to learn what weight of the rate the target needs."""
@@ -216,7 +211,7 @@ class Fit:
         written = self._choose_steps(latents)
         integers = latents.to(torch.int32).numpy()
         header = ImageHeader(self.shape, self.depth, largest(self.shape, integers))
-        data, samples = write_image(header, weights.write_weights(written.groups, written.values), integers)
+        data, samples = write_image(header, written.data(), integers)
         error = float(np.mean(((samples.astype(np.float64) - self.samples) / header.white) ** 2))
         sections = unpack(data).sections
         around = len(data) - len(sections["L"]) - len(sections["W"]) + 2 * weights.N_GROUPS
@@ -224,41 +219,13 @@ class Fit:
         return Packed(data, samples, psnr_of(error), estimated)
 
     def _choose_steps(self, latents: Float[Tensor, "N"]) -> Written:
-        """How each group of weights is written: what is best for rate and distortion together."""
-        base = self.base.double().numpy()
-        exact = self.networks.double().numpy() - base
-        current = base + weights.quantised(exact, weights.UNIT) * 2.0**-weights.UNIT
-        bits, error = (of(latents, torch.from_numpy(current).float()) for of in (self.rate, self.error))
-        written = Written([], [], 0.0, bits)
-        for index in weights.layout(self.shape):
-            attempts, of_context = [], index[0] < self.shape.context_size
-            for places in range(weights.UNIT, -1, -1):
-                q = weights.quantised(exact[index], places)
-                group, cost = weights.best_group(q, places)
-                candidate = current.copy()
-                candidate[index] = base[index] + q * 2.0**-places
-                networks = torch.from_numpy(candidate).float()
-                tried = (self.rate(latents, networks), error) if of_context else (bits, self.error(latents, networks))
-                loss = tried[1] + self.rate_weight * (tried[0] + cost) / self.n_pixels
-                attempts.append((loss, group, q, cost, candidate, tried))
-                if loss > 1.02 * min(attempt[0] for attempt in attempts):
-                    break
-            _, group, q, cost, current, (bits, error) = min(attempts, key=lambda attempt: attempt[0])
-            written.groups.append(group)
-            written.values.append(q)
-            written.weight_bits += cost
-        written.latent_bits = bits
-        return written
-
-
-@dataclass
-class Written:
-    """How networks are written, and what a file with them costs."""
-
-    groups: list[weights.Group]
-    values: list[Int[np.ndarray, " _"]]
-    weight_bits: float
-    latent_bits: float
+        return rounded(
+            self.shape,
+            self.networks,
+            lambda networks: self.rate(latents, networks),
+            lambda networks: self.error(latents, networks),
+            self.rate_weight / self.n_pixels,
+        )
 
 
 @dataclass(frozen=True)

@@ -86,15 +86,25 @@ def open_image(data: bytes, max_pixels: int) -> tuple[ImageHeader, Container]:
             f"is of {header.shape.width} x {header.shape.height} pixels, more than {max_pixels:,}; allow it with "
             f"--max-pixels"
         )
-    if pixels > FREE_PIXELS + PIXELS_PER_BYTE * len(data):
-        raise BitstreamError(f"claims {pixels:,} pixels in {len(data):,} bytes, which no picture has")
+    refuse_too_many(pixels, len(data))
     missing = [tag for tag in "WLS" if tag not in container.sections]
     if missing:
         raise BitstreamError(f"is cut off: its section {missing[0]} is missing; copy it again")
-    unknown = [tag for tag in container.sections if tag.isupper() and tag not in "WLS"]
+    refuse_unknown([*container.sections, *("G" for _ in container.groups)], "WLS")
+    return header, container
+
+
+def refuse_unknown(tags: list[str], known: str) -> None:
+    """Raises BitstreamError where there are sections that a decoder must know, and does not."""
+    unknown = [tag for tag in tags if tag.isupper() and tag not in known]
     if unknown:
         raise BitstreamError(f"has a section {unknown[0]} that this fieldfit does not know; upgrade it")
-    return header, container
+
+
+def refuse_too_many(pixels: int, n_bytes: int) -> None:
+    """Raises BitstreamError for more pixels than files of so many bytes have."""
+    if pixels > FREE_PIXELS + PIXELS_PER_BYTE * n_bytes:
+        raise BitstreamError(f"claims {pixels:,} pixels in {n_bytes:,} bytes, which no picture has")
 
 
 def read_image(data: bytes, max_pixels: int) -> tuple[ImageHeader, Samples]:

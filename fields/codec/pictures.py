@@ -14,7 +14,6 @@ import numpy as np
 
 from fields.codec.image_file import MAX_SIDE, Samples
 from fields.files import check_folder, write_whole
-from scenes import VIDEO_SUFFIXES
 from scenes.errors import InputError
 from scenes.picture import read_picture
 
@@ -40,8 +39,6 @@ def as_file(name: str) -> Iterator[Path]:
 
 def read_samples(path: Path, max_pixels: int) -> tuple[Samples, int]:
     """A picture's samples and their bits. Raises InputError."""
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise InputError(f"{path}: is a video; only pictures can be compressed so far")
     pixels = read_picture(path, max_pixels)
     if pixels.dtype == np.float32:
         raise InputError(

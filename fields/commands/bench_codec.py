@@ -1,18 +1,25 @@
-"""`fieldfit bench-codec`: our codec beside JPEG, WebP, AVIF and JPEG XL on a folder of pictures, in one session."""
+"""`fieldfit bench-codec`: our codec beside JPEG, WebP, AVIF and JPEG XL on a folder of pictures, and beside x264, x265
+and SVT-AV1 on films, in one session."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 
+from fields.codec.clips import is_film, read_clip
+from fields.codec.film_file import Frames
+from fields.codec.film_rivals import OUR_QUALITIES as FILM_QUALITIES
+from fields.codec.film_rivals import film_codecs, film_points, our_film_point
 from fields.codec.fitting import Effort
 from fields.codec.rivals import OUR_QUALITIES, OURS, Picture, Point, codecs, our_point, points
 from fields.codec.shape import CodecShape
@@ -24,7 +31,8 @@ from scenes.scene import LoadOptions
 
 DESCRIPTION = """Compress every picture of a folder by fieldfit and by JPEG, WebP, AVIF and, where imagecodecs is
 installed, JPEG XL, all at several qualities in this session, and write points.json, rates.png, and report.html with
-rates, BD-rates and seconds. What has been measured is not measured again, so that it can be interrupted."""
+rates, BD-rates and seconds. Of a folder with films and no pictures, the films by fieldfit, x264, x265 and SVT-AV1. What
+has been measured is not measured again, so that it can be interrupted."""
 SUFFIXES = (".png", ".ppm", ".bmp", ".tif", ".tiff")
 
 
@@ -33,13 +41,17 @@ class BenchOptions:
     """Options of `fieldfit bench-codec`."""
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """A folder of pictures without loss, or one picture; only 8 bits and three channels are compared."""
+    """A folder of pictures without loss, or one picture; only 8 bits and three channels are compared. Or films."""
     out: Path = Path("bench-codec")
     """The folder for the report."""
     minutes: float | None = None
     """How long fieldfit fits each file; by default as `fieldfit compress` does."""
-    qualities: tuple[float, ...] = OUR_QUALITIES
-    """Those of fieldfit."""
+    qualities: tuple[float, ...] | None = None
+    """Those of fieldfit; by default four, which are lower for films."""
+    frames: tuple[int, int] | None = None
+    """Of films only the frames from the first number to the one before the second."""
+    downscale: int = 1
+    """How many times smaller films are made, by averages over squares."""
     max_pixels: int = LoadOptions.max_pixels
     """Refuse a picture of more pixels than this."""
 
@@ -49,24 +61,31 @@ def run(argv: Sequence[str]) -> int:
     options = parse(BenchOptions, argv, prog="fieldfit bench-codec", description=DESCRIPTION)
     if importlib.util.find_spec("bjontegaard") is None:
         raise InputError("bjontegaard is not installed, which computes BD-rates: pip install 'fieldfit[bench]'")
-    if not all(1 <= quality <= 100 for quality in options.qualities):
+    if not all(1 <= quality <= 100 for quality in options.qualities or ()):
         raise UsageError("--qualities: expected numbers from 1 to 100")
-    pictures = _pictures(options)
+    if not options.path.exists():
+        raise InputError(f"{options.path}: there is no such folder")
+    films = _films(options)
+    pictures = {} if films else _pictures(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    measured = _measure(options, pictures)
+    jobs = [job for name, path in films.items() for job in _film_jobs(options, name, path)]
+    jobs += [job for name, picture in pictures.items() for job in _picture_jobs(options, name, picture)]
+    measured = _measure(options, jobs)
     from viewer import rates as report
 
     (options.out / "rates.png").write_bytes(report.plot(measured))
-    shape = next(iter(pictures.values())).shape
+    shape = CodecShape(1, 1, 3, known=3) if films else CodecShape(1, 1, next(iter(pictures.values())).shape[2])
+    shape = dataclasses.replace(shape, height=512, width=768)
     facts = {
-        "pictures": ", ".join(pictures),
-        "fieldfit": f"{version()}, {macs_per_pixel(CodecShape(*shape)):,.0f} multiplications a pixel to decode",
+        "films" if films else "pictures": ", ".join([*films, *pictures]),
+        "fieldfit": f"{version()}, {macs_per_pixel(shape):,.0f} multiplications a pixel to decode",
         "effort": "the default" if options.minutes is None else f"{options.minutes:g} minutes a file",
         "command": f"fieldfit bench-codec {' '.join(argv)}",
     }
     (options.out / "report.html").write_text(report.page(facts, measured))
     print(report.summary(measured))
-    print(f"{options.out / 'report.html'}: {len(measured)} files of {len(pictures)} pictures")
+    items = f"{len(films)} films" if films else f"{len(pictures)} pictures"
+    print(f"{options.out / 'report.html'}: {len(measured)} files of {items}")
     return 0
 
 
@@ -77,13 +96,52 @@ def macs_per_pixel(shape: CodecShape) -> float:
     k, c, m = CONTEXT_HIDDEN, shape.channels, shape.hidden
     context = shape.n_latents * (CONTEXT * k + k * k + 2 * k)
     doubling = sum((LEVELS - 1 - i) * h * w * TAPS * 1.5 for i, (h, w) in enumerate(shape.levels))
-    synthesis = shape.levels[0][0] * shape.levels[0][1] * (LEVELS * m + m * c + 2 * 9 * c * c)
+    synthesis = shape.levels[0][0] * shape.levels[0][1] * ((LEVELS + shape.known) * m + m * c + 2 * 9 * c * c)
     return (context + doubling + synthesis) / (shape.height * shape.width)
 
 
+@dataclass(frozen=True)
+class Job:
+    """Something to measure: all points of another codec, or one of fieldfit."""
+
+    item: str
+    codec: str
+    quality: float | None
+    measure: Callable[[], list[Point]]
+
+
+def _films(options: BenchOptions) -> dict[str, Path]:
+    """Those of the folder, unless it has pictures too."""
+    folder = sorted(options.path.iterdir()) if options.path.is_dir() else [options.path]
+    if any(path.suffix.lower() in SUFFIXES for path in folder):
+        return {}
+    return {path.stem: path for path in folder if is_film(path)}
+
+
+def _film_jobs(options: BenchOptions, name: str, path: Path) -> Iterator[Job]:
+    load = LoadOptions(max_pixels=options.max_pixels, frames=options.frames, downscale=options.downscale)
+
+    @functools.cache
+    def clip() -> tuple[Frames, Fraction]:
+        frames, rate, _ = read_clip(path, load)
+        return frames, rate
+
+    for codec in film_codecs():
+        yield Job(name, codec, None, lambda codec=codec: list(film_points(name, codec, *clip())))
+    effort = Effort(minutes=options.minutes)
+    for quality in options.qualities or FILM_QUALITIES:
+        yield Job(name, OURS, quality, lambda quality=quality: [our_film_point(name, *clip(), quality, effort)])
+
+
+def _picture_jobs(options: BenchOptions, name: str, picture: Picture) -> Iterator[Job]:
+    for codec in codecs():
+        yield Job(name, codec, None, lambda codec=codec: list(points(name, codec, picture)))
+    effort = Effort(minutes=options.minutes)
+    for quality in options.qualities or OUR_QUALITIES:
+        yield Job(name, OURS, quality, lambda quality=quality: [our_point(name, picture, quality, effort)])
+
+
 def _pictures(options: BenchOptions) -> dict[str, Picture]:
-    if not options.path.exists():
-        raise InputError(f"{options.path}: there is no such folder")
     folder = sorted(options.path.iterdir()) if options.path.is_dir() else [options.path]
     found = {}
     for path in folder:
@@ -94,34 +152,36 @@ def _pictures(options: BenchOptions) -> dict[str, Picture]:
             found[path.stem] = pixels
     if not found:
         raise InputError(
-            f"{options.path}: holds no picture of 8 bits and three channels that ends in {', '.join(SUFFIXES)}"
+            f"{options.path}: holds no picture of 8 bits and three channels that ends in {', '.join(SUFFIXES)}, and no "
+            f"film"
         )
     return found
 
 
-def _measure(options: BenchOptions, pictures: Mapping[str, Picture]) -> list[Point]:
+def _measure(options: BenchOptions, jobs: Sequence[Job]) -> list[Point]:
     file = options.out / "points.json"
-    effort = Effort(minutes=options.minutes)
+    how = {
+        "minutes": options.minutes,
+        "frames": options.frames and list(options.frames),
+        "downscale": options.downscale,
+    }
     known = read_json(file) if file.exists() else {"points": []}
-    if known.get("minutes", options.minutes) != options.minutes:
-        raise InputError(f"{file}: was measured with another --minutes; choose another --out")
+    for name, value in how.items():
+        if known.get(name, value) != value:
+            raise InputError(f"{file}: was measured with another --{name}; choose another --out")
     found = [Point(**point) for point in known["points"]]
-
-    def keep(new: list[Point]) -> None:
-        found.extend(new)
-        write_json(file, {"minutes": options.minutes, "points": [dataclasses.asdict(p) for p in found]})
-        p = new[-1]
+    for job in jobs:
+        if any(_is_of(p, job) for p in found):
+            continue
+        found += job.measure()
+        write_json(file, {**how, "points": [dataclasses.asdict(p) for p in found]})
+        p = found[-1]
         print(
             f"{p.picture} {p.codec}: {p.bpp:.3f} bits a pixel, {p.psnr:.2f} dB, {p.encode_seconds:.1f} s",
             file=sys.stderr,
         )
+    return [p for p in found if any(_is_of(p, job) for job in jobs)]
 
-    have = {(p.picture, p.codec, p.quality) for p in found}
-    for name, picture in pictures.items():
-        for codec in codecs():
-            if not any(p.picture == name and p.codec == codec for p in found):
-                keep(list(points(name, codec, picture)))
-        for quality in options.qualities:
-            if (name, OURS, quality) not in have:
-                keep([our_point(name, picture, quality, effort)])
-    return [p for p in found if p.picture in pictures]
+
+def _is_of(point: Point, job: Job) -> bool:
+    return (point.picture, point.codec) == (job.item, job.codec) and job.quality in (None, point.quality)

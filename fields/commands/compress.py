@@ -1,4 +1,4 @@
-"""`fieldfit compress`: a picture as a field of latents in a small, checksummed file."""
+"""`fieldfit compress`: a picture or a film as fields of latents in a small, checksummed file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import tyro
 
+from fields.codec.clips import is_film, read_clip
+from fields.codec.film import FilmFit, PackedFilm
+from fields.codec.film_file import open_film, read_group
 from fields.codec.fitting import Effort, Fit, Packed, Step, Target
 from fields.codec.image_file import read_image
 from fields.codec.pictures import PIPE, as_file, check_writable, read_samples, write_bytes
@@ -25,8 +29,11 @@ CLOSE = 0.03
 CLOSE_PSNR = 0.3
 BYTES_PER_PIXEL, BYTES_PER_SAMPLE = 160, 28
 """Memory of a fit on two threads: latents, their moments and gradients, the pyramid; the picture at five stages."""
+FILM_BYTES_PER_PIXEL = 2000
+"""The same of the sixteen frames that a film's networks are fitted to at once."""
 DESCRIPTION = (
-    "Compress a picture: a field is fitted to it, and written with its checksum. `fieldfit decompress` undoes it."
+    "Compress a picture or a film: fields are fitted to it, and written with checksums. `fieldfit decompress` undoes "
+    "it. The sound of a film is carried over as it is."
 )
 
 
@@ -35,19 +42,22 @@ class CompressOptions:
     """Options of `fieldfit compress`."""
 
     input: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
-    """A picture of 8 or 16 bits, grey or RGB, with or without alpha; - reads the pipe."""
+    """A picture of 8 or 16 bits, grey or RGB, with or without alpha, or a film; - reads a picture from the pipe."""
     output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """The file to write, usually .ff; - writes into the pipe."""
     quality: float | None = None
     """1 to 100: how much a difference counts against a bit; 60 unless something else is asked for."""
     bpp: float | None = None
-    """Bits a pixel that the file should have."""
+    """Bits a pixel of each frame that the file should have."""
     bytes: int | None = None
     """Bytes that the file should have."""
     psnr: float | None = None
-    """dB that the decoded picture should have."""
+    """dB that the decoded picture, or the mean frame, should have."""
     minutes: float | None = None
-    """How long to fit; longer is smaller. By default a number of steps, about a minute for half a megapixel."""
+    """How long to fit; longer is smaller. By default a number of steps: about a minute for a picture of half a
+    megapixel, and ten for a film of fifty frames of 640 x 360."""
+    frames: tuple[int, int] | None = None
+    """Of a film only the frames from the first number to the one before the second."""
     seed: int = 0
     """Of the noise."""
     max_pixels: int = LoadOptions.max_pixels
@@ -60,10 +70,14 @@ def run(argv: Sequence[str]) -> int:
     _check(options)
     check_writable(options.output, ())
     with as_file(options.input) as path:
+        if is_film(path):
+            return run_film(options, path)
+        if options.frames is not None:
+            raise UsageError(f"--frames: is for films, and {options.input} is none by its name")
         size = path.stat().st_size
         samples, depth = read_samples(path, options.max_pixels)
     height, width, channels = samples.shape
-    _check_memory(options.input, height * width, channels)
+    _check_memory(options.input, height * width, BYTES_PER_PIXEL + channels * BYTES_PER_SAMPLE)
     bits = options.bpp * height * width if options.bpp is not None else None
     bits = 8.0 * options.bytes if options.bytes is not None else bits
     target = Target(60.0 if options.quality is None else options.quality, bits, options.psnr)
@@ -86,6 +100,35 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def run_film(options: CompressOptions, path: Path) -> int:
+    """Returns 0."""
+    frames, rate, sound = read_clip(path, LoadOptions(max_pixels=options.max_pixels, frames=options.frames))
+    n, height, width, _ = frames.shape
+    _check_memory(options.input, height * width, FILM_BYTES_PER_PIXEL)
+    bits = options.bpp * n * height * width if options.bpp is not None else None
+    bits = 8.0 * options.bytes if options.bytes is not None else bits
+    target = Target(60.0 if options.quality is None else options.quality, bits, options.psnr)
+    started = time.monotonic()
+    fit = FilmFit(frames, rate, target, Effort(minutes=options.minutes), options.seed, sound)
+    show(fit.steps(), n * height * width, sys.stderr)
+    packed = fit.pack()
+    header, container = open_film(packed.data, options.max_pixels)
+    for group, fitted in enumerate(fit.groups):
+        if (read_group(header, container, group) != fitted.decoded).any():
+            raise InputError("the file does not decode to what was compressed; please report this, nothing was written")
+    write_bytes(options.output, packed.data)
+    seconds = time.monotonic() - started
+    bpp = 8 * len(packed.data) / (n * height * width)
+    kbps = 8e-3 * len(packed.data) * float(rate) / n
+    message = (
+        f"{options.output}: {len(packed.data):,} bytes ({path.stat().st_size:,} before), {n} frames, {bpp:.4f} bits a "
+        f"pixel, {kbps:.1f} kbit/s, {packed.psnr:.2f} dB, {seconds:.0f} s"
+    )
+    print(message, file=sys.stderr if options.output == PIPE else sys.stdout)
+    _say_how_close(options, target, packed)
+    return 0
+
+
 def _check(options: CompressOptions) -> None:
     given = {"--quality": options.quality, "--bpp": options.bpp, "--bytes": options.bytes, "--psnr": options.psnr}
     named = [name for name, value in given.items() if value is not None]
@@ -98,22 +141,24 @@ def _check(options: CompressOptions) -> None:
         raise UsageError(f"--quality: expected 1 to 100, got {options.quality:g}")
 
 
-def _check_memory(name: str, n_pixels: int, channels: int) -> None:
-    needed, free = n_pixels * (BYTES_PER_PIXEL + channels * BYTES_PER_SAMPLE), available_memory()
+def _check_memory(name: str, n_pixels: int, bytes_each: int) -> None:
+    needed, free = n_pixels * bytes_each, available_memory()
     if needed > free:
         raise InputError(
             f"{name}: compressing {n_pixels:,} pixels needs about {needed / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free; cut the picture into parts"
+            f"{free / 1e9:.1f} GB are free; shrink it, or cut it into parts"
         )
 
 
-def _say_how_close(options: CompressOptions, target: Target, packed: Packed) -> None:
+def _say_how_close(options: CompressOptions, target: Target, packed: Packed | PackedFilm) -> None:
     if target.bits is not None:
         off = 8 * len(packed.data) / target.bits - 1
         if abs(off) > CLOSE:
             print(f"fieldfit: the file is {100 * off:+.1f} % off the size that was asked for", file=sys.stderr)
     elif target.psnr is not None and abs(packed.psnr - target.psnr) > CLOSE_PSNR:
-        print(f"fieldfit: the picture is {packed.psnr - target.psnr:+.2f} dB off what was asked for", file=sys.stderr)
+        print(
+            f"fieldfit: what is decoded is {packed.psnr - target.psnr:+.2f} dB off what was asked for", file=sys.stderr
+        )
 
 
 def show(steps: Iterable[Step], n_pixels: int, stream: TextIO) -> None:

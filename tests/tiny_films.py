@@ -1,0 +1,70 @@
+"""Small films that move, with sound or without.
+
+python tests/tiny_films.py     # makes the golden films of the codec anew: only for a new version of the format
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tiny_pictures import waves
+
+RATE = Fraction(25)
+GOLDEN = {"film": (20, 19, 26), "single-frame": (1, 8, 9)}
+
+
+def moving(n: int, height: int, width: int) -> np.ndarray:
+    """[n, height, width, 3], uint8: a picture that moves to the left, more than a pixel every two frames."""
+    whole = waves(height, width + n, 3, np.uint8)
+    return np.stack([whole[:, (2 * i) // 3 : (2 * i) // 3 + width] for i in range(n)])
+
+
+def save_film(path: Path, frames: np.ndarray, *, sound: bool) -> None:
+    """In FFV1, whose samples come back as they are, with a tone in PCM."""
+    import av
+
+    with av.open(str(path), "w", format="matroska") as target:
+        video = target.add_stream("ffv1", rate=RATE)
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height, video.pix_fmt = frames.shape[2], frames.shape[1], "bgr0"
+        audio = target.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
+        for frame in frames:
+            target.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
+        target.mux(video.encode(None))
+        if audio is not None:
+            assert isinstance(audio, av.AudioStream)
+            tone = (8000 * np.sin(np.arange(int(8000 * len(frames) / RATE)) / 5)).astype(np.int16)[None]
+            for begin in range(0, tone.shape[1], 400):
+                heard = av.AudioFrame.from_ndarray(tone[:, begin : begin + 400].copy(), "s16", "mono")
+                heard.sample_rate, heard.pts, heard.time_base = 8000, begin, Fraction(1, 8000)
+                target.mux(audio.encode(heard))
+            target.mux(audio.encode(None))
+
+
+def main() -> None:
+    from fields.codec.film import FilmFit
+    from fields.codec.film_file import digest
+    from fields.codec.fitting import Effort, Target
+
+    folder = Path(__file__).with_name("golden") / "films"
+    folder.mkdir(exist_ok=True)
+    told = {}
+    for name, size in GOLDEN.items():
+        frames = moving(*size)
+        fit = FilmFit(
+            frames, RATE, Target(60.0), Effort(steps=60), sound=b"carried over as it is" if size[0] > 1 else None
+        )
+        for _ in fit.steps():
+            pass
+        packed = fit.pack()
+        (folder / f"{name}.ff").write_bytes(packed.data)
+        told[name] = [*frames.shape, digest(np.concatenate([g.decoded for g in fit.groups])).hex()]
+        print(name, len(packed.data), f"{packed.psnr:.2f} dB")
+    (folder / "samples.json").write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

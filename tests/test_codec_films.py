@@ -93,7 +93,7 @@ def test_a_film_comes_back_and_is_smaller_than_its_pictures() -> None:
     decoded = read(packed.data)
     assert (decoded == fit.groups[0].decoded).all()
     errors = ((decoded / 255.0 - frames / 255.0) ** 2).mean((1, 2, 3))
-    assert packed.psnr == pytest.approx(np.mean([psnr_of(float(e)) for e in errors]), abs=1e-3)
+    assert packed.psnr == pytest.approx(np.mean([psnr_of(float(e)) for e in errors]))
     assert packed.psnr > 30
     assert CODEC_ESTIMATE.allows(packed.estimated, len(packed.data))
     pictures = Fit(frames[5], 8, Target(psnr=packed.psnr), Effort(steps=300))
@@ -231,7 +231,7 @@ def test_from_a_film_with_sound_to_films(fieldfit: Program, tmp_path: Path) -> N
         done = fieldfit(tmp_path, "decompress", "out.ff", name)
         assert done.code == 0, done.stderr
         film = read_film(tmp_path / name, LoadOptions())
-        assert film.frames.shape == expected.shape and film.fps == pytest.approx(25, rel=1e-3)
+        assert film.frames.shape == expected.shape and round(film.fps) == 25
         exact = bool((film.frames == expected).all())
         assert exact == (name == "out.mkv")
         assert psnr_of(float(((film.frames / 255.0 - expected / 255.0) ** 2).mean())) > 25

@@ -194,7 +194,7 @@ class GroupFit:
 
     def _decode(self, index: int, frame: Frame) -> None:
         self.decoded[index] = frame
-        self.psnrs[index] = psnr_of(float(np.mean(((frame.astype(np.float32) - self.frames[index]) / 255) ** 2)))
+        self.psnrs[index] = psnr_of(float(np.mean(((frame.astype(np.float64) - self.frames[index]) / 255) ** 2)))
 
     def work(self) -> int:
         """Steps of all frames."""

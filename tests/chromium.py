@@ -83,8 +83,10 @@ class Served:
         return self.out.read_text() + self.err.read_text()
 
 
-def start(folder: Path, *arguments: object) -> Served:
-    """`fieldfit` with these arguments, which open a viewer; it listens when this returns."""
+@contextmanager
+def started(folder: Path, *arguments: object) -> Iterator[Served]:
+    """`fieldfit` with these arguments, which open a viewer that listens; it has ended when this has, whatever
+    happens."""
     surroundings = environment() | {"OMP_NUM_THREADS": "2", "XDG_CACHE_HOME": str(folder / "cache")}
     surroundings.pop("DISPLAY", None)
     n = len(list(folder.glob("*.viewer.out")))
@@ -101,8 +103,12 @@ def start(folder: Path, *arguments: object) -> Served:
         assert found or process.poll() is None, served.said()
         return bool(served.url)
 
-    wait_until(listens, "the viewer listens")
-    return served
+    try:
+        wait_until(listens, "the viewer listens")
+        yield served
+    finally:
+        process.kill()
+        process.wait(SECONDS)
 
 
 def fit_toy(fieldfit: Program, folder: Path) -> Path:
@@ -117,19 +123,24 @@ def fit_toy(fieldfit: Program, folder: Path) -> Path:
 @contextmanager
 def serving(folder: Path, *arguments: object) -> Iterator[Served]:
     """The same until the end, where Ctrl-C ends a viewer without complaint."""
-    served = start(folder, *arguments)
-    try:
-        yield served
-    finally:
-        code = served.interrupt()
-    assert (code, served.err.read_text()) == (0, "\nended\n"), served.said()
+    with started(folder, *arguments) as served:
+        try:
+            yield served
+        finally:
+            code = served.interrupt()
+        assert (code, served.err.read_text()) == (0, "\nended\n"), served.said()
 
 
-def wait_until(holds: Callable[[], object], what: str, pause: Callable[[], object] = lambda: time.sleep(0.05)) -> None:
-    """Return as soon as it holds; fail where it does not."""
+def wait_until(
+    holds: Callable[[], object],
+    what: str,
+    pause: Callable[[], object] = lambda: time.sleep(0.05),
+    seen: Callable[[], str] = str,
+) -> None:
+    """Return as soon as it holds; fail where it does not, and say what is `seen` by then."""
     end = time.monotonic() + SECONDS
     while not holds():
-        assert time.monotonic() < end, f"after {SECONDS:g} s still not so: {what}"
+        assert time.monotonic() < end, f"after {SECONDS:g} s still not so: {what} {seen()}"
         pause()
 
 
@@ -173,7 +184,7 @@ class Look:
 
     def until(self, holds: Callable[[], object], what: str) -> None:
         """Return as soon as it holds."""
-        wait_until(holds, what, lambda: self.page.wait_for_timeout(30))
+        wait_until(holds, what, lambda: self.page.wait_for_timeout(30), lambda: f"({self.status})")
 
     def still(self, unlike: np.ndarray) -> np.ndarray:
         """The picture when it does not change any more, and is another one than before."""
@@ -198,7 +209,7 @@ class Look:
             last[0] = now
             return np.array_equal(before, now) and (unlike is None or changed(now, unlike) > 0)
 
-        self.until(done, f"a complete picture{'' if unlike is None else ', another one than before'} ({self.status})")
+        self.until(done, f"a complete picture{'' if unlike is None else ', another one than before'}")
         return last[0]
 
     def sees(self, text: str | re.Pattern[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from chromium import LARGE, MOVING, Look, Served, changed, chromium, fit_toy, looking, psnr, serving, start
+from chromium import LARGE, MOVING, Look, Served, changed, chromium, fit_toy, looking, psnr, serving, started
 from PIL import Image
 from playwright.sync_api import Browser
 from program import Program
@@ -279,8 +279,8 @@ def test_two_browsers_have_cameras_of_their_own(browser: Browser, look: Look, se
 
 
 def test_the_page_recovers_when_the_program_is_started_again(browser: Browser, folder: Path):
-    served = start(folder, "view", "runs/toy", "--port", "0", "--no-data")
-    with looking(browser, served.url) as look:
+    arguments = ("view", "runs/toy", "--port", "0", "--no-data")
+    with started(folder, *arguments) as served, looking(browser, served.url) as look:
         first = look.settled()
         assert served.interrupt() == 0
         before = look.panel()

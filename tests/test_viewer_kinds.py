@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Look, changed, chromium, looking, psnr, serving, start
+from chromium import Look, changed, chromium, looking, psnr, serving, started
 from moving import moving_ball, views
 from PIL import Image
 from playwright.sync_api import Browser
@@ -18,6 +19,8 @@ from tiny_clips import disc, write_lossless
 
 from fields.run import Run
 from scenes.demo import write_demo, write_demo_mesh
+from viewer.live.window import Window
+from viewer.serving import Door
 
 TINY = (680, 340)
 """Of a window, for what takes long."""
@@ -82,6 +85,36 @@ def test_an_image(browser: Browser, fieldfit: Program, tmp_path: Path):
         look.settled(unlike=nearer)
 
 
+@pytest.mark.filterwarnings("ignore:.control_layout. is deprecated:DeprecationWarning")  # in viser of today
+def test_no_coarse_picture_comes_after_the_one_at_rest(
+    browser: Browser, fieldfit: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two changes, the second while the first one's coarse picture stands, which here is for longer than rest takes."""
+    monkeypatch.setattr("viewer.live.session.FIRST_STANDS", 1.5)
+    run = Run.open(fitted(fieldfit, write_lossless(tmp_path / "disc.mkv", disc()), 50))
+    window = Window(run, run.field(), Door(port=0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            window.serve(0.2)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        with looking(browser, window.served.url) as look:
+            first = look.settled()
+            for frame in (4, 8):
+                look.write("Frame", frame)
+            last = look.settled(unlike=first)
+            look.page.wait_for_timeout(2500)
+            assert np.array_equal(look.settled(), last)
+    finally:
+        ended.set()
+        thread.join()
+        window.close()
+
+
 def test_a_film(browser: Browser, fieldfit: Program, tmp_path: Path):
     """The disc moves from left to right."""
     run = fitted(fieldfit, write_lossless(tmp_path / "disc.mkv", disc()), 200)
@@ -97,7 +130,11 @@ def test_a_film(browser: Browser, fieldfit: Program, tmp_path: Path):
         look.tick("Play")
         look.until(lambda: int(look.control("Frame").input_value()) > 6, "half of the film is over")
         look.tick("Play", on=False)
-        look.settled(unlike=first)
+        stopped, frame = look.settled(), int(look.control("Frame").input_value())
+        look.write("Frame", 4 if frame == 8 else 8)
+        other = look.settled(unlike=stopped)
+        look.write("Frame", frame)
+        assert psnr(look.settled(unlike=other), stopped) > 40
 
 
 def test_a_mesh(browser: Browser, fieldfit: Program, tmp_path: Path):
@@ -159,8 +196,8 @@ def step_of(look: Look) -> int:
 def test_a_fit_is_paused_saved_and_stopped(browser: Browser, tmp_path: Path):
     write_demo(tmp_path / "toy", size=100, n_train=24)
     run = tmp_path / "runs" / "toy"
-    served = start(tmp_path, "fit", "toy", "--view", "--port", "0", "--steps", "100000")
-    with looking(browser, served.url, TINY) as look:
+    arguments = ("fit", "toy", "--view", "--port", "0", "--steps", "100000")
+    with started(tmp_path, *arguments) as served, looking(browser, served.url, TINY) as look:
         look.tab("Fit")
         before = step_of(look)
         look.until(lambda: step_of(look) > before, "another step")
@@ -182,21 +219,21 @@ def test_a_fit_is_paused_saved_and_stopped(browser: Browser, tmp_path: Path):
         look.until(lambda: Run.open(run).step() > paused, "another checkpoint")
         saved = Run.open(run).step()
         look.settled(unlike=turned)  # the field is another one by now
-    assert served.interrupt() == 130
-    assert "stopped and saved; go on with: fieldfit fit runs/toy --resume" in served.out.read_text()
-    assert "Traceback" not in served.said()
-    assert Run.open(run).step() > saved
+        assert served.interrupt() == 130
+        assert "stopped and saved; go on with: fieldfit fit runs/toy --resume" in served.out.read_text()
+        assert "Traceback" not in served.said()
+        assert Run.open(run).step() > saved
 
 
 def test_a_fit_that_is_over_can_still_be_looked_at(browser: Browser, tmp_path: Path):
     Image.fromarray(checks(48, 48)).save(tmp_path / "checks.png")
-    served = start(tmp_path, "fit", "checks.png", "--view", "--port", "0", "--steps", "100", "--fit.batch", "16384")
-    with looking(browser, served.url) as look:
+    arguments = ("fit", "checks.png", "--view", "--port", "0", "--steps", "100", "--fit.batch", "16384")
+    with started(tmp_path, *arguments) as served, looking(browser, served.url) as look:
         look.tab("Fit")
         look.sees("done 100%, step 100")
         fitted = look.settled()
         assert (fitted.max(-1).astype(int) - fitted.min(-1) > 100).mean() > 0.2  # colours
         assert not look.page.get_by_role("button", name="Pause").is_enabled()
-    assert served.interrupt() == 0
-    assert "Traceback" not in served.said()
-    assert Run.open(tmp_path / "runs" / "checks").step() == 100
+        assert served.interrupt() == 0
+        assert "Traceback" not in served.said()
+        assert Run.open(tmp_path / "runs" / "checks").step() == 100

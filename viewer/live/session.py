@@ -165,7 +165,9 @@ class Session:
         """The field's pictures, as soon as nothing has moved for long enough."""
         while (left := self._rest_at - self.window.now()) > 0:
             yield left
-        self._waits = False
+        with self._lock:
+            self._waits = False
+            self.window.desk.drop(self.key("moving"))  # which may stand for a while: nothing coarse comes after this
         yield from self._refine()
 
     def take_proxy(self, proxy: Any) -> None:

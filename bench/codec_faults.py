@@ -12,15 +12,16 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import numpy as np
+from damage import cut_or_flipped, mutated, repaired
 from report import Asked, console, machine
 
-from fields.codec.bitstream import BitstreamError, Container, pack, unpack
+from fields.codec.bitstream import BitstreamError
 from fields.codec.description import kind_of
 from fields.codec.film_file import KIND as FILM
 from fields.codec.film_file import decoded_frames, open_film
@@ -40,49 +41,6 @@ def decode(data: bytes) -> None:
         pass
 
 
-def cut_or_flipped(whole: Sequence[bytes]) -> Iterator[bytes]:
-    for data in whole:
-        yield from (data[:n] for n in range(len(data)))
-        for i in range(8 * len(data)):
-            damaged = bytearray(data)
-            damaged[i // 8] ^= 1 << i % 8
-            yield bytes(damaged)
-
-
-def mutated(whole: Sequence[bytes], n: int) -> Iterator[bytes]:
-    g = np.random.default_rng(0)
-    for i in range(n):
-        data = bytearray(whole[i % len(whole)])
-        at = int(g.integers(len(data)))
-        match i % 4:
-            case 0:
-                for j in g.integers(len(data), size=int(g.integers(1, 9))):
-                    data[j] ^= int(g.integers(1, 256))
-            case 1:
-                del data[at : at + int(g.integers(1, 40))]
-            case 2:
-                data[at:at] = data[at : at + int(g.integers(1, 40))] or b"\0"
-            case _:
-                other = whole[int(g.integers(len(whole)))]
-                data[at : at + 40] = other[at : at + 40] + b"\1"
-        yield bytes(data)
-
-
-def repaired(whole: Sequence[bytes], n: int) -> Iterator[bytes]:
-    """Damaged, with checksums of what is there."""
-    g = np.random.default_rng(1)
-    for i in range(n):
-        parts = unpack(whole[i % len(whole)])
-        header = bytearray(parts.header)
-        payloads = {k: bytearray(v) for k, v in parts.sections.items()}
-        groups = [bytearray(group) for group in parts.groups]
-        targets = [t for t in (header, *payloads.values(), *groups) if t]
-        target = targets[int(g.integers(len(targets)))]
-        target[int(g.integers(len(target)))] ^= 1 << int(g.integers(8))
-        sections = {k: bytes(v) for k, v in payloads.items()}
-        yield pack(Container(bytes(header), sections, tuple(map(bytes, groups))))
-
-
 def peak() -> int:
     """Bytes of memory that this process held at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -99,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for data in whole:
         decode(data)
     kinds = {
-        "cut or one bit flipped": cut_or_flipped(whole),
-        "mutated": (data for data in mutated(whole, options.n) if data not in whole),
-        "damaged under valid checksums": repaired(whole, options.n // 20),
+        "cut or one bit flipped": (damaged for data in whole for damaged in cut_or_flipped(data)),
+        "mutated": mutated(whole, options.n),
+        "damaged under valid checksums": (damaged for _, damaged in repaired(whole, options.n // 20, seed=1)),
     }
     for name, files in kinds.items():
         before, n, n_refused, longest = peak(), 0, 0, 0.0

@@ -9,13 +9,15 @@ taken as square.
 
 from __future__ import annotations
 
+import io
 import itertools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -106,30 +108,58 @@ def decoded(path: Path, background: str = "white") -> Iterator[tuple[UInt8[np.nd
         warnings.warn(f"{path}: {n_damaged} of {n} frames are damaged", InputWarning, stacklevel=2)
 
 
+def read_sound(path: Path, begin: Fraction, end: Fraction) -> bytes | None:
+    """The packets of all sound between two times in seconds, as they are, in a Matroska file; None where there is
+    none. Raises InputError where it cannot be carried over."""
+    import av
+
+    out, n = io.BytesIO(), 0
+    explained = _explained(path, "its sound cannot be carried over", "remove it first")
+    with explained, _container(path) as source:
+        if not source.streams.audio:
+            return None
+        with av.open(out, "w", format="matroska", options={"fflags": "+bitexact"}) as target:
+            streams: dict[int, Any] = {s.index: target.add_stream_from_template(s) for s in source.streams.audio}
+            for packet in source.demux(list(source.streams.audio)):
+                if packet.dts is None or packet.pts is None or packet.time_base is None:
+                    continue  # the mark at the end
+                if not begin <= packet.pts * packet.time_base < end:
+                    continue
+                shift = round(begin / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+                n += 1
+    return out.getvalue() if n else None
+
+
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def _explained(path: Path, what: str, remedy: str = "copy or download it again") -> Iterator[None]:
     from av.error import FFmpegError
 
     try:
         yield
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: {what} ({reason}); copy or download it again") from error
+        raise InputError(f"{path}: {what} ({reason}); {remedy}") from error
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    import av
-
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     with _explained(path, "cannot be read as a video"):
-        container = av.open(str(path.resolve()), options=options)
+        container = _container(path)
     with container:
         streams = [s for s in container.streams.video if not s.disposition & s.disposition.__class__.attached_pic]
         if not streams:
             sound = ", only sound" if container.streams.audio else ""
             raise InputError(f"{path}: holds no video{sound}; give a film")
         yield container, streams[0]
+
+
+def _container(path: Path) -> InputContainer:
+    import av
+
+    return av.open(str(path.resolve()), options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
 
 
 def _count(path: Path, max_pixels: int, most: int | None) -> int:

@@ -47,7 +47,8 @@ def test_rates_are_means_over_pictures_that_overlap() -> None:
     measured += [replace(p, psnr=p.psnr + 90) for p in curve("fieldfit", 1.0, "b")]
     against = rates.rates_against(measured)["jpeg"]
     assert against["b"] is None and against["a"] is not None and VALUES.allows(against["a"] / 100, -0.5)
-    assert "jpeg:     -50.0 % (mean of 1 pictures)" in rates.summary(measured)
+    assert "jpeg:     -50.0 % (mean of 1 picture)" in rates.summary(measured)
+    assert "(mean of 1 film)" in rates.summary(measured, "film")
     assert Image.open(io.BytesIO(rates.plot(measured))).size[0] > 500
 
 
@@ -112,7 +113,7 @@ def test_a_folder_of_films_becomes_a_report(fieldfit: Program, tmp_path: Path) -
     call = ("bench-codec", "films", "--out", "report", "--minutes", "0.02", "--frames", "1", "6", "--qualities", "40")
     done = fieldfit(tmp_path, *call)
     assert done.code == 0, done.stderr
-    assert "files of 1 films" in done.stdout
+    assert "files of 1 film\n" in done.stdout
     found = json.loads((tmp_path / "report" / "points.json").read_text())["points"]
     assert {p["codec"] for p in found} == {"fieldfit", *film_codecs()}
     assert "x264" in film_codecs() and "<td>one</td>" in (tmp_path / "report" / "report.html").read_text()

@@ -44,19 +44,24 @@ def _of(measured: Sequence[Point], picture: str, codec: str) -> list[Point]:
 
 
 def rates_against(measured: Sequence[Point]) -> dict[str, dict[str, float | None]]:
-    """For every other codec: the BD-rate of fieldfit against it, picture by picture."""
+    """For every other codec: the BD-rate of fieldfit against it, item by item."""
     pictures = list(dict.fromkeys(p.picture for p in measured))
     others = [c for c in dict.fromkeys(p.codec for p in measured) if c != OURS]
     return {c: {n: bd_rate(_of(measured, n, c), _of(measured, n, OURS)) for n in pictures} for c in others}
 
 
-def summary(measured: Sequence[Point]) -> str:
-    """What a terminal shows: mean BD-rates, seconds."""
+def counted(n: int, item: str) -> str:
+    """Such as 1 film, or 2 films."""
+    return f"{n} {item}{'' if n == 1 else 's'}"
+
+
+def summary(measured: Sequence[Point], item: str = "picture") -> str:
+    """What a terminal shows: mean BD-rates over the items, seconds."""
     lines = []
     for codec, rates in rates_against(measured).items():
         known = [rate for rate in rates.values() if rate is not None]
         mean = f"{np.mean(known):+.1f} %" if known else "no overlap"
-        lines.append(f"BD-rate of fieldfit against {codec + ':':<9} {mean} (mean of {len(known)} pictures)")
+        lines.append(f"BD-rate of fieldfit against {codec + ':':<9} {mean} (mean of {counted(len(known), item)})")
     ours = [p for p in measured if p.codec == OURS]
     if ours:
         encode, decode = (np.median([getattr(p, f"{what}_seconds") for p in ours]) for what in ("encode", "decode"))
@@ -67,7 +72,7 @@ def summary(measured: Sequence[Point]) -> str:
 
 
 def plot(measured: Sequence[Point]) -> bytes:
-    """PNG: PSNR over bits a pixel, each codec's mean over the pictures at each of its settings."""
+    """PNG: PSNR over bits a pixel, each codec's mean over all pictures, or films, at each of its settings."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -94,7 +99,7 @@ def plot(measured: Sequence[Point]) -> bytes:
     return out.getvalue()
 
 
-def page(facts: Mapping[str, str], measured: Sequence[Point]) -> str:
+def page(facts: Mapping[str, str], measured: Sequence[Point], item: str = "picture") -> str:
     """HTML that needs no other file."""
     picture = base64.b64encode(plot(measured)).decode("ascii")
     told = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
@@ -118,14 +123,14 @@ def page(facts: Mapping[str, str], measured: Sequence[Point]) -> str:
         ]
         for p in sorted(measured, key=lambda p: (p.picture, p.codec, p.bpp))
     ]
-    columns = ["picture", "codec", "setting", "bytes", "bits a pixel", "dB", "encode s", "decode s"]
+    columns = [item, "codec", "setting", "bytes", "bits a pixel", "dB", "encode s", "decode s"]
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Codecs compared</title><style>{STYLE}</style>
 <h1>Codecs compared</h1><dl>{told}</dl>
 <img alt="PSNR over bits a pixel of each codec" src="data:image/png;base64,{picture}">
-<p>Bits a pixel are those of whole files. Means over the pictures at each setting.</p>
+<p>Bits a pixel are those of whole files. Means over the {item}s at each setting.</p>
 <h2>BD-rate of fieldfit</h2>
 <p>How many bits fieldfit needs more (or, with a minus, less) than each for the same PSNR.</p>
-{_table(["picture", *against], rows)}
+{_table([item, *against], rows)}
 <h2>All files</h2>
 {_table(columns, every)}
 </html>

@@ -1,10 +1,12 @@
-"""Films out of frames: an mp4 that plays everywhere, or a folder of PNG files."""
+"""Films out of frames: an mp4 that plays everywhere, a mkv that has lost nothing, or a folder of PNG files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,8 +16,15 @@ from scenes.errors import InputError
 from scenes.film import decoded
 from viewer.pictures import save_png
 
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.video.frame import VideoFrame
+
 Frame = UInt8[np.ndarray, "_ _ 3"]
-QUALITY = 16  # constant rate factor of x264: lower is better, 18 is hard to tell from the original
+QUALITY, HIGH_QUALITY = 16, 12
+"""Constant rate factors of x264: lower is better, 18 is hard to tell from the original."""
+SUFFIXES = (".mkv", ".mp4", ".mov")
+"""Of `film_bytes`."""
 
 
 def write_frames(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) -> int:
@@ -69,34 +78,88 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) ->
 
 def _encode(path: Path, frames: Iterable[Frame], fps: float) -> int:
     import av
-    from av.video.reformatter import ColorRange, Colorspace
-    from av.video.stream import VideoStream
 
-    n, shape = 0, (0, 0, 3)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream: VideoStream | None = None
-        for frame in frames:
-            if stream is None:
-                shape = frame.shape
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-                stream.width, stream.height = (shape[1] + 1) // 2 * 2, (shape[0] + 1) // 2 * 2
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": str(QUALITY), "preset": "medium"}
-                context = stream.codec_context
-                context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 of ITU-T H.273
-                context.color_range = 1  # limited
-            if frame.shape != shape:
-                raise ValueError(f"frames of a film need one size, got {shape} and then {frame.shape}")
-            padded = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-            )
-            container.mux(stream.encode(picture))
-            n += 1
+        return _mux(container, frames, Fraction(fps).limit_denominator(1001), QUALITY)
+
+
+def film_bytes(name: str, frames: Iterable[Frame], rate: Fraction, sound: bytes | None = None) -> bytes:
+    """A film as the file `name` would be: .mkv holds all samples as they are (FFV1), .mp4 and .mov what x264 makes of
+    them, nearly without loss but with half the colours' resolution; the sound comes as a Matroska file. Raises
+    InputError."""
+    import av
+    from av.error import FFmpegError
+
+    container = {".mp4": "mp4", ".mov": "mov"}.get(Path(name).suffix.lower(), "matroska")
+    factor = None if container == "matroska" else HIGH_QUALITY
+    out = io.BytesIO()
+    try:
+        with av.open(out, "w", format=container) as target:
+            if sound is None:
+                _mux(target, frames, rate, factor)
+            else:
+                with av.open(io.BytesIO(sound), "r", format="matroska") as source:
+                    _mux(target, frames, rate, factor, source)
+    except (FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{name}: cannot be written ({reason}); write a .mkv") from error
+    return out.getvalue()
+
+
+def _mux(
+    target: OutputContainer,
+    frames: Iterable[Frame],
+    rate: Fraction,
+    factor: int | None,
+    sound: InputContainer | None = None,
+) -> int:
+    """FFV1 without a constant rate factor, x264 with; packets of sound as they are. Returns the number of frames."""
+    n, shape, stream, sounds = 0, (0, 0, 3), None, {}
+    for frame in frames:
         if stream is None:
-            raise ValueError("a film needs at least one frame")
-        container.mux(stream.encode(None))
+            shape = frame.shape
+            stream = _add_stream(target, shape, rate, factor)
+            if sound is not None:
+                sounds: dict[int, Any] = {s.index: target.add_stream_from_template(s) for s in sound.streams.audio}
+        if frame.shape != shape:
+            raise ValueError(f"frames of a film need one size, got {shape} and then {frame.shape}")
+        target.mux(stream.encode(_converted(frame, lossless=factor is None)))
+        n += 1
+    if stream is None:
+        raise ValueError("a film needs at least one frame")
+    target.mux(stream.encode(None))
+    if sound is not None:
+        for packet in sound.demux(list(sound.streams.audio)):
+            if packet.dts is not None:
+                packet.stream = sounds[packet.stream.index]
+                target.mux(packet)
     return n
+
+
+def _add_stream(target: OutputContainer, shape: tuple[int, ...], rate: Fraction, factor: int | None) -> Any:
+    height, width, _ = shape
+    stream: Any = target.add_stream("ffv1" if factor is None else "libx264", rate=rate)
+    if factor is None:
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        return stream
+    stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+    stream.options = {"crf": str(factor), "preset": "medium"}
+    context = stream.codec_context
+    context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 of ITU-T H.273
+    context.color_range = 1  # limited
+    return stream
+
+
+def _converted(frame: Frame, *, lossless: bool) -> VideoFrame:
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    if lossless:
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(format="bgr0")
+    padded = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24").reformat(
+        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+    )
 
 
 def read_video(path: str | Path) -> Iterator[Frame]:

@@ -131,11 +131,10 @@ class FilmFit:
     def _followed(self, group: GroupFit, done: int, total: int) -> Iterator[Step]:
         pixels = self.header.frames * self.header.width * self.header.height
         before = self._n_done()
-        for n, (taken, finished) in enumerate(group.steps(), start=1):
-            done += taken
+        for n, finished in enumerate(group.steps(), start=1):
             bits = 8 * (sum(len(g.payload) for g in self.groups) + group.estimated)
             seen = (before + max(finished, 1)) * self.header.width * self.header.height
-            yield Step(n, done / total, bits * pixels / seen, group.psnr)
+            yield Step(n, (done + n) / total, bits * pixels / seen, group.psnr)
 
     def _correct(self, bits: float, psnr: float) -> None:
         """Moves the weight of the rate towards what the target needs."""

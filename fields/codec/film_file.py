@@ -19,7 +19,7 @@ from jaxtyping import Int, UInt8
 
 from fields.codec.bitstream import BitstreamError, Container, Reader, pack, unpack, varint
 from fields.codec.image_file import MAX_SIDE, MOST_LATENT, largest, refuse_too_many, refuse_unknown
-from fields.codec.shape import LEVELS, SCALE, CodecShape
+from fields.codec.shape import LEVELS, SCALE, UNIT, CodecShape
 from fields.codec.weights import read_weights
 from fields.kernels.native import core
 from scenes.photographs import available_memory
@@ -33,8 +33,6 @@ BLOCK, MOTION = 8, 5
 """Samples along an edge of a block, and the numbers that say where it comes from."""
 MAX_FRAMES = 1 << 24
 MAX_RATE = 1 << 30
-UNIT = 256
-"""Of values between layers."""
 BYTES_PER_FRAME = 2
 """At least: the length of a motion, and which levels are not zero."""
 
@@ -163,7 +161,7 @@ def write_latents(shape: CodecShape, context: Int[np.ndarray, " P"], latents: In
 
 
 def head_bytes(shape: CodecShape, latents: Int[np.ndarray, " N"]) -> int:
-    """What `write_latents` writes before the latents themselves, about."""
+    """What `write_latents` writes before the latents themselves, whose length is taken to need two bytes."""
     n = sum(m > 0 for m in largest(shape, latents))
     return 1 + n + 2 * (n > 0)
 

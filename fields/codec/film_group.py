@@ -47,9 +47,10 @@ from fields.codec.fitting import (
     psnr_of,
     schedule,
 )
-from fields.codec.image_file import MOST_LATENT, largest
+from fields.codec.image_file import largest
+from fields.codec.objective import Objective, model_of, whole
 from fields.codec.rounding import rounded, weight_slope
-from fields.codec.shape import LEVELS, SCALE, CodecShape
+from fields.codec.shape import SCALE, UNIT, CodecShape
 from fields.kernels.native import core
 
 FIRST_STEPS, JOINT_STEPS, TRAINED = 4.0, 0.3, 16
@@ -71,7 +72,7 @@ class Networks:
 
     def __init__(self, shape: CodecShape) -> None:
         self.shape = shape
-        self.model = core().CodecModel(shape.height, shape.width, shape.channels, shape.hidden, shape.known)
+        self.model = model_of(shape)
         self.base = torch.from_numpy(weights.base(shape)).float() / 2**weights.UNIT
         self.values = self.base.clone()
         self.groups = [torch.from_numpy(index) for index in weights.layout(shape)]
@@ -96,39 +97,11 @@ class PredictedFit:
     """The latents of one frame."""
 
     def __init__(self, networks: Networks, frame: Frame, known: Planes, weight: float, seed: int) -> None:
-        self.networks, self.weight, self.seed = networks, weight, seed
-        self.shape = shape = networks.shape
-        self.n_pixels = shape.height * shape.width
-        self.model = networks.model
-        wanted = torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1) * (SCALE / 255)
-        self.wanted = wanted.contiguous()
-        self.known, self._seen_known = known, torch.from_numpy(known).float() / 256
-        self.latents = torch.zeros(shape.n_latents)
+        self.networks, self.known, self.seed = networks, known, seed
+        self.objective = Objective(networks.shape, frame, 255, weight, known, networks.model)
+        self.latents = torch.zeros(networks.shape.n_latents)
         self._seen, self._slope, self._gradient = (torch.empty_like(self.latents) for _ in range(3))
         self._moments, self._taken = [torch.zeros_like(self.latents) for _ in range(2)], 0
-        self._level_bits = np.zeros(LEVELS)
-
-    def rate(
-        self, latents: Tensor, networks: Tensor, d_latents: Tensor | None = None, d_networks: Tensor | None = None
-    ) -> float:
-        """Bits of the latents; adds gradients, if there is where to."""
-        split = self.shape.context_size
-        d_context = None if d_networks is None else d_networks[:split]
-        weight = self.weight / self.n_pixels
-        self.model.rate(latents, networks[:split], weight, self._level_bits, d_latents, d_context)
-        return float(self._level_bits.sum())
-
-    def error(
-        self, latents: Tensor, networks: Tensor, d_latents: Tensor | None = None, d_networks: Tensor | None = None
-    ) -> float:
-        """Mean squared error; adds gradients as `rate` does."""
-        split = self.shape.context_size
-        d_synthesis = None if d_networks is None else d_networks[split:]
-        values = self.wanted.numel() * SCALE**2
-        found = self.model.distortion(
-            latents, networks[split:], self.wanted, 1 / values, d_latents, d_synthesis, self._seen_known
-        )
-        return found / values
 
     def step(self, how: Schedule, share: float | None = None, rate: float = 1.0) -> None:
         """One of Adam; the networks too, of whose own cost a `share` counts, where that is given."""
@@ -136,28 +109,26 @@ class PredictedFit:
         d_networks = None if share is None else torch.zeros_like(self.networks.values)
         seed = self.seed + 31 * self._taken
         core().codec_perturb(self.latents, how.rounded, how.temperature, how.noise, seed, self._seen, self._slope)
-        self.rate(self._seen, self.networks.values, gradient, d_networks)
-        self.error(self._seen, self.networks.values, gradient, d_networks)
+        self.objective.rate(self._seen, self.networks.values, gradient, d_networks)
+        self.objective.error(self._seen, self.networks.values, gradient, d_networks)
         gradient.mul_(self._slope)
         self._taken += 1
         n, (m, v) = self._taken, self._moments
         factor = LATENT_RATE * how.rate * min(1.0, n / WARMUP_STEPS)
         core().adam(self.latents, gradient, m, v, factor, 0.9, 0.99, 1e-10, 1 - 0.9**n, 1 - 0.99**n, False)
         if share is not None and d_networks is not None:
-            self.networks.step(d_networks, share * self.weight / (self.n_pixels * math.log(2)), rate)
+            nat = self.objective.weight / (self.objective.n_pixels * math.log(2))
+            self.networks.step(d_networks, share * nat, rate)
 
     def coded_bits(self) -> float:
         """Of the latents as a file has them: levels without any take none."""
-        self.rate(self.whole(), self.networks.values)
-        return float(self._level_bits[np.array(largest(self.shape, self.integers())) > 0].sum())
+        self.objective.rate(whole(self.latents), self.networks.values)
+        coded = np.array(largest(self.networks.shape, self.integers())) > 0
+        return float(self.objective.level_bits[coded].sum())
 
     def integers(self) -> Int[np.ndarray, " N"]:
         """The latents as a file has them."""
-        return self.whole().to(torch.int32).numpy()
-
-    def whole(self) -> Float[Tensor, " N"]:
-        """The same as floats."""
-        return torch.floor(self.latents + 0.5).clamp(-MOST_LATENT, MOST_LATENT)
+        return whole(self.latents).to(torch.int32).numpy()
 
 
 @dataclass
@@ -200,18 +171,18 @@ class GroupFit:
         """Steps of all frames."""
         return self.first_steps + len(self.trained) * (self.along + self.joint) + len(self.order) * self.n_steps
 
-    def steps(self) -> Iterator[tuple[int, int]]:
-        """Fit all; steps taken at a time, and how many frames are finished by then."""
+    def steps(self) -> Iterator[int]:
+        """Fit all; after each step how many frames are finished by then."""
         fit = Fit(self.frames[0], 8, effort=Effort(self.first_steps), seed=self.seed)
-        fit.rate_weight = self.weight * LEVEL_WEIGHTS[0]
+        fit.objective.weight = self.weight * LEVEL_WEIGHTS[0]
         for _ in fit.steps():
-            yield 1, 0
+            yield 0
         packed = fit.pack()
         self._decode(0, packed.samples)
         sections = unpack(packed.data).sections
         shape = self.header.first_shape
         context, _ = weights.read_weights(shape, sections["W"])
-        latents = torch.floor(fit.latents + 0.5).clamp(-MOST_LATENT, MOST_LATENT).to(torch.int32).numpy()
+        latents = whole(fit.latents).to(torch.int32).numpy()
         body = block(sections["W"]) + write_latents(shape, context, latents)
         self.estimated = packed.estimated - len(packed.data) + len(body)
         self.first_bytes = len(body)
@@ -254,7 +225,7 @@ class GroupFit:
         rows, columns = blocks(self.header.shape)
         motion = np.zeros(rows * columns * MOTION, np.int32)
         first, second = references_of(of, self.decoded)
-        price = SCALE * 256 * math.sqrt(self._weight_of(of)) * MOTION_WEIGHT
+        price = SCALE * UNIT * math.sqrt(self._weight_of(of)) * MOTION_WEIGHT
         core().codec_search_motion(first, second, planes_of(self.frames[of.index]), price, motion)
         return motion
 
@@ -262,7 +233,7 @@ class GroupFit:
         known = prediction(of, self.decoded, motion)
         return PredictedFit(networks, self.frames[of.index], known, self._weight_of(of), self.seed + of.index)
 
-    def _fit_networks(self, networks: Networks) -> Iterator[tuple[int, int]]:
+    def _fit_networks(self, networks: Networks) -> Iterator[int]:
         """To the first frames: one after the other, each from those before as they are by then; then to all of them at
         once; then rounded."""
         fits = []
@@ -272,7 +243,7 @@ class GroupFit:
             for i in range(self.along):
                 how = schedule(0.88 * i / self.along)
                 fit.step(how, share, min(how.rate / 0.2, 1.0))
-                yield 1, 1
+                yield 1
             _, synthesis = networks.integers()
             self.decoded[of.index] = synthesised(self.header.shape, synthesis, fit.integers(), fit.known)
             fits.append(fit)
@@ -280,29 +251,28 @@ class GroupFit:
             how = schedule(0.5 + 0.5 * i / self.joint)
             for fit in fits:
                 fit.step(how, share, how.rate)
-                yield 1, 1
+                yield 1
         times = len(self.order) / len(fits)
-        whole = [fit.whole() for fit in fits]
+        pairs = [(fit.objective, whole(fit.latents)) for fit in fits]
 
         def bits_of(values: Tensor) -> float:
-            return times * sum(fit.rate(y, values) for fit, y in zip(fits, whole, strict=True))
+            return times * sum(of.rate(y, values) for of, y in pairs)
 
         def error_of(values: Tensor) -> float:
-            errors = (fit.error(y, values) * fit.n_pixels / fit.weight for fit, y in zip(fits, whole, strict=True))
-            return times * sum(errors)
+            return times * sum(of.error(y, values) * of.n_pixels / of.weight for of, y in pairs)
 
         return rounded(self.header.shape, networks.values, bits_of, error_of, 1.0)
 
     def _fit_frame(
         self, networks: Networks, of: Predicted, integers: tuple[Int[np.ndarray, " P"], Int[np.ndarray, " Q"]], n: int
-    ) -> Iterator[tuple[int, int]]:
+    ) -> Iterator[int]:
         """One frame under the networks that the file has. Returns its bytes."""
         shape, (context, synthesis) = self.header.shape, integers
         motion = self._motion(of)
         fit = self._begun(networks, of, motion)
         for i in range(self.n_steps):
             fit.step(schedule(i / self.n_steps))
-            yield 1, n - 1
+            yield n - 1
         latents = fit.integers()
         self._decode(of.index, synthesised(shape, synthesis, latents, fit.known))
         coded = write_latents(shape, context, latents)

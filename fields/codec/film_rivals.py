@@ -19,8 +19,8 @@ import numpy as np
 
 from fields.codec.film import FilmFit
 from fields.codec.film_file import Frames, decoded_frames, open_film
-from fields.codec.fitting import Effort, Target, psnr_of
-from fields.codec.rivals import OURS, Point
+from fields.codec.fitting import Effort, Target
+from fields.codec.rivals import OURS, Point, point
 
 OUR_QUALITIES = (18.0, 28.0, 38.0, 48.0)
 
@@ -60,7 +60,7 @@ def film_points(name: str, codec: str, frames: Frames, rate: Fraction) -> Iterat
         middle = time.perf_counter()
         again = _decoded(data, encoder, len(frames))
         ended = time.perf_counter()
-        yield _point(name, codec, float(factor), data, frames, again, (middle - started, ended - middle))
+        yield point(name, codec, float(factor), data, frames, again, (middle - started, ended - middle))
 
 
 def our_film_point(name: str, frames: Frames, rate: Fraction, quality: float, effort: Effort) -> Point:
@@ -75,23 +75,7 @@ def our_film_point(name: str, frames: Frames, rate: Fraction, quality: float, ef
     again = np.stack(list(decoded_frames(header, container, 0, len(frames))))
     ended = time.perf_counter()
     seconds = middle - started, ended - middle
-    return _point(name, OURS, quality, packed.data, frames, again, seconds, packed.estimated)
-
-
-def _point(
-    name: str,
-    codec: str,
-    quality: float,
-    data: bytes,
-    frames: Frames,
-    again: Frames,
-    seconds: tuple[float, float],
-    estimated: float | None = None,
-) -> Point:
-    pairs = zip(frames, again, strict=True)
-    psnrs = [psnr_of(float(np.mean(((a.astype(np.float64) - b) / 255) ** 2))) for a, b in pairs]
-    bpp = 8 * len(data) / (frames.size // 3)
-    return Point(name, codec, quality, len(data), bpp, float(np.mean(psnrs)), *seconds, estimated)
+    return point(name, OURS, quality, packed.data, frames, again, seconds, packed.estimated)
 
 
 def _encoded(frames: Frames, rate: Fraction, encoder: Encoder, factor: int) -> bytes:

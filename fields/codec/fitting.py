@@ -19,9 +19,10 @@ from torch import Tensor
 
 from fields.codec import weights
 from fields.codec.bitstream import unpack
-from fields.codec.image_file import MOST_LATENT, ImageHeader, largest, write_image
+from fields.codec.image_file import ImageHeader, largest, write_image
+from fields.codec.objective import Objective, whole
 from fields.codec.rounding import Written, rounded, weight_slope
-from fields.codec.shape import LEVELS, SCALE, CodecShape
+from fields.codec.shape import CodecShape
 from fields.kernels.native import core
 
 STEPS = 1500
@@ -107,16 +108,11 @@ class Fit:
         height, width, channels = self.samples.shape
         self.shape = shape = CodecShape(height, width, channels)
         self.n_pixels = height * width
-        white = (1 << self.depth) - 1
-        scaled = torch.from_numpy(self.samples.astype(np.float32)).permute(2, 0, 1) * (SCALE / white)
-        self.wanted = scaled.contiguous()
-        self.model = core().CodecModel(height, width, channels, shape.hidden)
+        self.objective = Objective(shape, self.samples, (1 << self.depth) - 1, self._first_weight())
         self.latents = torch.zeros(shape.n_latents)
         self.base = torch.from_numpy(weights.base(shape)).float() / 2**weights.UNIT
         self.networks = self.base.clone()
         self.groups = [torch.from_numpy(index) for index in weights.layout(shape)]
-        self.level_bits = np.zeros(LEVELS)
-        self.rate_weight = self._first_weight()
         self.weight_bits, self.rounding_costs = TYPICAL_WEIGHT_BITS * len(self.networks), 1.0
 
     def _first_weight(self) -> float:
@@ -151,42 +147,25 @@ class Fit:
             self._control(part - before, part, total, error)
             yield Step(descent.taken, begun + (1 - begun) * part, total, psnr_of(error))
 
-    def rate(self, latents: Tensor, networks: Tensor, *gradients: Tensor) -> float:
-        """Bits of the latents; adds the loss's gradients by latents and networks, if there is where to."""
-        split, (d_latents, d_networks) = self.shape.context_size, gradients or (None, None)
-        d_context = None if d_networks is None else d_networks[:split]
-        weight = self.rate_weight / self.n_pixels
-        self.model.rate(latents, networks[:split], weight, self.level_bits, d_latents, d_context)
-        return float(self.level_bits.sum())
-
-    def error(self, latents: Tensor, networks: Tensor, *gradients: Tensor) -> float:
-        """Mean squared error; adds gradients as `rate` does."""
-        split, (d_latents, d_networks) = self.shape.context_size, gradients or (None, None)
-        d_synthesis = None if d_networks is None else d_networks[split:]
-        values = self.wanted.numel() * SCALE**2
-        return (
-            self.model.distortion(latents, networks[split:], self.wanted, 1 / values, d_latents, d_synthesis) / values
-        )
-
     def add_weight_rate(self, d_networks: Float[Tensor, "P"]) -> None:
         """Adds the gradient of what weights cost."""
         slope = weight_slope(self.networks, self.base, self.groups)
-        d_networks += slope * (self.rate_weight / (self.n_pixels * math.log(2)))
+        d_networks += slope * (self.objective.weight / (self.n_pixels * math.log(2)))
 
     def _rehearse(self, begun: float) -> Iterator[Step]:
         """A short fit, to learn what weight of the rate the target needs."""
         steps = None if self.effort.minutes else max(round(REHEARSAL * self.n_steps()), LEAST_REHEARSAL)
         minutes = None if self.effort.minutes is None else REHEARSAL * self.effort.minutes
         short = Fit(self.samples, self.depth, effort=Effort(steps, minutes), seed=self.seed)
-        short.rate_weight = self.rate_weight
+        short.objective.weight = self.objective.weight
         for step in short.steps():
             yield replace(step, part=begun + REHEARSAL * step.part)
         packed = short.pack()
-        self.rate_weight = short.rate_weight * math.exp(self._off(8.0 * len(packed.data), packed.psnr))
+        self.objective.weight = short.objective.weight * math.exp(self._off(8.0 * len(packed.data), packed.psnr))
 
     def _look(self, bits: float) -> None:
         """What weights would cost, and how much more rounded latents cost than those with noise."""
-        written = self._choose_steps(torch.floor(self.latents + 0.5))
+        written = self._choose_steps(whole(self.latents))
         self.weight_bits = written.weight_bits
         self.rounding_costs = written.latent_bits / max(bits, 1.0)
 
@@ -203,11 +182,11 @@ class Fit:
     def _control(self, step: float, part: float, bits: float, error: float) -> None:
         """Moves the weight of the rate towards what the target needs, at a pace that depends on the part of the fit."""
         if part >= UNCONTROLLED:
-            self.rate_weight *= math.exp(min(CONTROL * step, 1.0) * self._off(bits, psnr_of(error)))
+            self.objective.weight *= math.exp(min(CONTROL * step, 1.0) * self._off(bits, psnr_of(error)))
 
     def pack(self) -> Packed:
         """The file of what has been fitted so far."""
-        latents = torch.floor(self.latents + 0.5).clamp(-MOST_LATENT, MOST_LATENT)
+        latents = whole(self.latents)
         written = self._choose_steps(latents)
         integers = latents.to(torch.int32).numpy()
         header = ImageHeader(self.shape, self.depth, largest(self.shape, integers))
@@ -222,9 +201,9 @@ class Fit:
         return rounded(
             self.shape,
             self.networks,
-            lambda networks: self.rate(latents, networks),
-            lambda networks: self.error(latents, networks),
-            self.rate_weight / self.n_pixels,
+            lambda networks: self.objective.rate(latents, networks),
+            lambda networks: self.objective.error(latents, networks),
+            self.objective.weight / self.n_pixels,
         )
 
 
@@ -269,8 +248,8 @@ class Descent:
         core().codec_perturb(fit.latents, how.rounded, how.temperature, how.noise, seed, self._seen, self._slope)
         d_latents.zero_()
         d_networks.zero_()
-        bits = fit.rate(self._seen, fit.networks, d_latents, d_networks)
-        error = fit.error(self._seen, fit.networks, d_latents, d_networks)
+        bits = fit.objective.rate(self._seen, fit.networks, d_latents, d_networks)
+        error = fit.objective.error(self._seen, fit.networks, d_latents, d_networks)
         fit.add_weight_rate(d_networks)
         d_latents.mul_(self._slope)
         self.taken += 1

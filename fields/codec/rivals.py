@@ -32,7 +32,7 @@ OUR_QUALITIES = (13.0, 27.0, 42.0, 58.0)
 
 @dataclass(frozen=True)
 class Point:
-    """One picture by one codec at one setting."""
+    """One picture or film by one codec at one setting."""
 
     picture: str
     codec: str
@@ -41,7 +41,7 @@ class Point:
     """Of the whole file."""
     bpp: float
     psnr: float
-    """dB, of RGB samples."""
+    """dB, of RGB samples; of a film the mean over frames."""
     encode_seconds: float
     decode_seconds: float
     estimated: float | None = None
@@ -62,7 +62,7 @@ def points(name: str, codec: str, picture: Picture) -> Iterator[Point]:
         middle = time.perf_counter()
         again = decode(data)
         ended = time.perf_counter()
-        yield _point(name, codec, quality, data, (picture, again), (middle - started, ended - middle))
+        yield point(name, codec, quality, data, picture[None], again[None], (middle - started, ended - middle))
 
 
 def our_point(name: str, picture: Picture, quality: float, effort: Effort) -> Point:
@@ -76,22 +76,24 @@ def our_point(name: str, picture: Picture, quality: float, effort: Effort) -> Po
     _, again = read_image(packed.data, picture.shape[0] * picture.shape[1])
     ended = time.perf_counter()
     seconds = middle - started, ended - middle
-    return _point(name, OURS, quality, packed.data, (picture, again), seconds, packed.estimated)
+    return point(name, OURS, quality, packed.data, picture[None], again[None], seconds, packed.estimated)
 
 
-def _point(
+def point(
     name: str,
     codec: str,
     quality: float,
     data: bytes,
-    pictures: tuple[Picture, Picture],
+    frames: UInt8[np.ndarray, "T H W 3"],
+    again: UInt8[np.ndarray, "T H W 3"],
     seconds: tuple[float, float],
     estimated: float | None = None,
 ) -> Point:
-    picture, again = pictures
-    error = float(np.mean(((picture.astype(np.float64) - again) / 255) ** 2))
-    bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
-    return Point(name, codec, quality, len(data), bpp, psnr_of(error), *seconds, estimated)
+    """From what was compressed, one frame for a picture, and what came back."""
+    pairs = zip(frames, again, strict=True)
+    psnrs = [psnr_of(float(np.mean(((a.astype(np.float64) - b) / 255) ** 2))) for a, b in pairs]
+    bpp = 8 * len(data) / (frames.size // 3)
+    return Point(name, codec, quality, len(data), bpp, float(np.mean(psnrs)), *seconds, estimated)
 
 
 def _functions(codec: str) -> tuple[Callable[[Picture, float], bytes], Callable[[bytes], Picture]]:

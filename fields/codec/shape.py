@@ -22,6 +22,8 @@ TAPS = 4
 """Of the filter that doubles a level."""
 SCALE = 16.0
 """The synthesis makes values from 0 to this."""
+UNIT = 256
+"""Decoders compute with multiples of one over this, between layers."""
 
 
 @dataclass(frozen=True)

@@ -76,16 +76,17 @@ def run(argv: Sequence[str]) -> int:
     (options.out / "rates.png").write_bytes(report.plot(measured))
     shape = CodecShape(1, 1, 3, known=3) if films else CodecShape(1, 1, next(iter(pictures.values())).shape[2])
     shape = dataclasses.replace(shape, height=512, width=768)
+    item = "film" if films else "picture"
     facts = {
-        "films" if films else "pictures": ", ".join([*films, *pictures]),
+        f"{item}s": ", ".join([*films, *pictures]),
         "fieldfit": f"{version()}, {macs_per_pixel(shape):,.0f} multiplications a pixel to decode",
         "effort": "the default" if options.minutes is None else f"{options.minutes:g} minutes a file",
         "command": f"fieldfit bench-codec {' '.join(argv)}",
     }
-    (options.out / "report.html").write_text(report.page(facts, measured))
-    print(report.summary(measured))
-    items = f"{len(films)} films" if films else f"{len(pictures)} pictures"
-    print(f"{options.out / 'report.html'}: {len(measured)} files of {items}")
+    (options.out / "report.html").write_text(report.page(facts, measured, item))
+    print(report.summary(measured, item))
+    files, items = report.counted(len(measured), "file"), report.counted(len(films or pictures), item)
+    print(f"{options.out / 'report.html'}: {files} of {items}")
     return 0
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
+import numpy as np
 import tyro
 
+from fields.codec.bitstream import BitstreamError
 from fields.codec.clips import is_film, read_clip
 from fields.codec.film import FilmFit, PackedFilm
 from fields.codec.film_file import open_film, read_group
@@ -78,25 +81,15 @@ def run(argv: Sequence[str]) -> int:
         samples, depth = read_samples(path, options.max_pixels)
     height, width, channels = samples.shape
     _check_memory(options.input, height * width, BYTES_PER_PIXEL + channels * BYTES_PER_SAMPLE)
-    bits = options.bpp * height * width if options.bpp is not None else None
-    bits = 8.0 * options.bytes if options.bytes is not None else bits
-    target = Target(60.0 if options.quality is None else options.quality, bits, options.psnr)
-    started = time.monotonic()
+    target, started = _target(options, height * width), time.monotonic()
     fit = Fit(samples, depth, target, Effort(minutes=options.minutes), options.seed)
     show(fit.steps(), height * width, sys.stderr)
     packed = fit.pack()
-    _, again = read_image(packed.data, options.max_pixels)
-    if (again != packed.samples).any():
-        raise InputError("the file does not decode to what was compressed; please report this, nothing was written")
-    write_bytes(options.output, packed.data)
-    seconds = time.monotonic() - started
+    with _decoding():
+        _, again = read_image(packed.data, options.max_pixels)
+        _expect_same(again, packed.samples)
     bpp = 8 * len(packed.data) / (height * width)
-    message = (
-        f"{options.output}: {len(packed.data):,} bytes ({size:,} before), {bpp:.4f} bits a pixel, "
-        f"{packed.psnr:.2f} dB, {seconds:.0f} s"
-    )
-    print(message, file=sys.stderr if options.output == PIPE else sys.stdout)
-    _say_how_close(options, target, packed)
+    _finish(options, target, packed, started, f"({size:,} before), {bpp:.4f} bits a pixel")
     return 0
 
 
@@ -105,28 +98,48 @@ def run_film(options: CompressOptions, path: Path) -> int:
     frames, rate, sound = read_clip(path, LoadOptions(max_pixels=options.max_pixels, frames=options.frames))
     n, height, width, _ = frames.shape
     _check_memory(options.input, height * width, FILM_BYTES_PER_PIXEL)
-    bits = options.bpp * n * height * width if options.bpp is not None else None
-    bits = 8.0 * options.bytes if options.bytes is not None else bits
-    target = Target(60.0 if options.quality is None else options.quality, bits, options.psnr)
-    started = time.monotonic()
+    target, started = _target(options, n * height * width), time.monotonic()
     fit = FilmFit(frames, rate, target, Effort(minutes=options.minutes), options.seed, sound)
     show(fit.steps(), n * height * width, sys.stderr)
     packed = fit.pack()
-    header, container = open_film(packed.data, options.max_pixels)
-    for group, fitted in enumerate(fit.groups):
-        if (read_group(header, container, group) != fitted.decoded).any():
-            raise InputError("the file does not decode to what was compressed; please report this, nothing was written")
-    write_bytes(options.output, packed.data)
-    seconds = time.monotonic() - started
+    with _decoding():
+        header, container = open_film(packed.data, options.max_pixels)
+        for group, fitted in enumerate(fit.groups):
+            _expect_same(read_group(header, container, group), fitted.decoded)
     bpp = 8 * len(packed.data) / (n * height * width)
     kbps = 8e-3 * len(packed.data) * float(rate) / n
-    message = (
-        f"{options.output}: {len(packed.data):,} bytes ({path.stat().st_size:,} before), {n} frames, {bpp:.4f} bits a "
-        f"pixel, {kbps:.1f} kbit/s, {packed.psnr:.2f} dB, {seconds:.0f} s"
-    )
-    print(message, file=sys.stderr if options.output == PIPE else sys.stdout)
-    _say_how_close(options, target, packed)
+    size = path.stat().st_size
+    told = f"({size:,} before), {n} frames, {bpp:.4f} bits a pixel, {kbps:.1f} kbit/s"
+    _finish(options, target, packed, started, told)
     return 0
+
+
+def _target(options: CompressOptions, n_pixels: int) -> Target:
+    bits = options.bpp * n_pixels if options.bpp is not None else None
+    bits = 8.0 * options.bytes if options.bytes is not None else bits
+    return Target(60.0 if options.quality is None else options.quality, bits, options.psnr)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except BitstreamError as error:
+        raise InputError(f"the file cannot be decoded again ({error}); nothing was written") from error
+
+
+def _expect_same(decoded: np.ndarray, fitted: np.ndarray) -> None:
+    if (decoded != fitted).any():
+        raise InputError("the file does not decode to what was compressed; please report this, nothing was written")
+
+
+def _finish(options: CompressOptions, target: Target, packed: Packed | PackedFilm, started: float, told: str) -> None:
+    """Writes the file and says what it is."""
+    write_bytes(options.output, packed.data)
+    seconds = time.monotonic() - started
+    message = f"{options.output}: {len(packed.data):,} bytes {told}, {packed.psnr:.2f} dB, {seconds:.0f} s"
+    print(message, file=sys.stderr if options.output == PIPE else sys.stdout)
+    _say_how_close(target, packed)
 
 
 def _check(options: CompressOptions) -> None:
@@ -150,7 +163,7 @@ def _check_memory(name: str, n_pixels: int, bytes_each: int) -> None:
         )
 
 
-def _say_how_close(options: CompressOptions, target: Target, packed: Packed | PackedFilm) -> None:
+def _say_how_close(target: Target, packed: Packed | PackedFilm) -> None:
     if target.bits is not None:
         off = 8 * len(packed.data) / target.bits - 1
         if abs(off) > CLOSE:

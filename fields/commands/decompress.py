@@ -11,8 +11,6 @@ from typing import Annotated
 import tyro
 
 from fields.codec.bitstream import BitstreamError
-from fields.codec.clips import SUFFIXES as FILM_SUFFIXES
-from fields.codec.clips import film_bytes
 from fields.codec.description import kind_of
 from fields.codec.film_file import KIND as FILM
 from fields.codec.film_file import decoded_frames, open_film
@@ -47,6 +45,8 @@ class DecompressOptions:
 
 def run(argv: Sequence[str]) -> int:
     """Returns 0."""
+    from viewer.video import SUFFIXES as FILM_SUFFIXES
+
     options = parse(DecompressOptions, argv, prog="fieldfit decompress", description=DESCRIPTION)
     if options.output != PIPE and Path(options.output).suffix:
         check_writable(options.output, (*SUFFIXES, *FILM_SUFFIXES))
@@ -70,8 +70,8 @@ def run(argv: Sequence[str]) -> int:
 
 def run_film(options: DecompressOptions, data: bytes) -> int:
     """Returns 0. Raises BitstreamError."""
-    from viewer import write_frames
-    from viewer.video import check_target
+    from viewer.video import SUFFIXES as FILM_SUFFIXES
+    from viewer.video import check_target, film_bytes, write_frames
 
     folder = options.output != PIPE and not Path(options.output).suffix
     if folder:

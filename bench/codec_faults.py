@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = {
         "cut or one bit flipped": (damaged for data in whole for damaged in cut_or_flipped(data)),
         "mutated": mutated(whole, options.n),
-        "damaged under valid checksums": (damaged for _, damaged in repaired(whole, options.n // 20, seed=1)),
+        "damaged under valid checksums": (damaged for _, damaged in repaired(whole, options.n // 5, seed=1)),
     }
     for name, files in kinds.items():
         before, n, n_refused, longest = peak(), 0, 0, 0.0

@@ -23,8 +23,7 @@ from report import Asked, console, machine
 
 from fields.codec.bitstream import BitstreamError
 from fields.codec.description import kind_of
-from fields.codec.film_file import KIND as FILM
-from fields.codec.film_file import decoded_frames, open_film
+from fields.codec.film_file import FILMS, decoded_frames, open_film
 from fields.codec.image_file import read_image
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
@@ -33,7 +32,7 @@ LIMIT = 200_000_000
 
 def decode(data: bytes) -> None:
     """All samples. Raises BitstreamError."""
-    if kind_of(data) != FILM:
+    if kind_of(data) not in FILMS:
         read_image(data, LIMIT)
         return
     header, container = open_film(data, LIMIT)

@@ -47,6 +47,8 @@ class Film:
     and the last one lie where these do."""
     fps: float
     """Frames a second, in the mean."""
+    start: float | None = None
+    """Seconds into the file at which the first of them is shown, where the file says so."""
 
 
 def read_film(path: Path, options: LoadOptions) -> Film:
@@ -83,7 +85,7 @@ def read_film(path: Path, options: LoadOptions) -> Film:
     if not seconds:
         raise InputError(f"{path}: holds no frames" + (f" from number {first} on" if first else ""))
     times, fps = _on_axis(path, seconds, fps)
-    return Film(room[: len(seconds)], times, fps)
+    return Film(room[: len(seconds)], times, fps, seconds[0])
 
 
 def decoded(path: Path, background: str = "white") -> Iterator[tuple[UInt8[np.ndarray, "_ _ 3"], float | None, float]]:

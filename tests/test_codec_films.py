@@ -17,6 +17,7 @@ from program import Program, assert_one_line, command, environment
 from tolerances import CODEC_ESTIMATE
 
 from fields.codec.bitstream import BitstreamError, Container, pack, unpack
+from fields.codec.clips import read_clip
 from fields.codec.film import FilmFit
 from fields.codec.film_file import (
     GROUP,
@@ -33,6 +34,7 @@ from fields.codec.fitting import Effort, Fit, Target, psnr_of
 from fields.kernels.native import available
 from scenes.film import read_film
 from scenes.scene import LoadOptions
+from viewer.video import write_video
 
 GOLDEN = Path(__file__).with_name("golden") / "films"
 FILES = sorted(GOLDEN.glob("*.ff"))
@@ -238,6 +240,32 @@ def test_some_frames_and_their_sound(fieldfit: Program, tmp_path: Path) -> None:
     whole, part = packets(tmp_path / "in.mkv"), packets(tmp_path / "out.mkv")
     assert part in whole
     assert 0.15 < len(part) / len(whole) < 0.35
+
+
+def test_sound_before_the_first_frame_is_left_out(tmp_path: Path) -> None:
+    for late in (0, 10):
+        tiny_films.save_film(tmp_path / f"{late}.mkv", tiny_films.moving(10, 9, 14), sound=True, late=late)
+    sounds = []
+    for late in (0, 10):
+        frames, rate, sound = read_clip(tmp_path / f"{late}.mkv", LoadOptions())
+        assert (len(frames), rate) == (10, tiny_films.RATE) and sound is not None
+        (tmp_path / "sound.mkv").write_bytes(sound)
+        sounds.append(packets(tmp_path / "sound.mkv"))
+    whole = packets(tmp_path / "10.mkv")
+    assert sounds[0] == packets(tmp_path / "0.mkv")
+    assert sounds[1] == whole[len(whole) // 2 :]
+
+
+def test_a_film_from_the_pipe(tmp_path: Path) -> None:
+    kept = {"env": environment(), "cwd": tmp_path, "capture_output": True, "check": True, "timeout": 120}
+    for name in ("in.mkv", "in.avi", "in.mp4"):
+        if name.endswith("mp4"):
+            write_video(tmp_path / name, tiny_films.moving(4, 16, 24), 25.0)
+        else:
+            tiny_films.save_film(tmp_path / name, tiny_films.moving(4, 16, 24), sound=False)
+        data = (tmp_path / name).read_bytes()
+        subprocess.run(command("compress", "-", "out.ff", "--minutes", "0.01"), input=data, **kept)
+        assert read((tmp_path / "out.ff").read_bytes()).shape == (4, 16, 24, 3)
 
 
 def test_a_film_into_the_pipe(tmp_path: Path) -> None:

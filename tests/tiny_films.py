@@ -13,7 +13,7 @@ import numpy as np
 from tiny_pictures import waves
 
 RATE = Fraction(25)
-GOLDEN = {"film": (20, 19, 26), "single-frame": (1, 8, 9)}
+GOLDEN = {"film": (20, 19, 26), "single-frame": (1, 8, 9), "network": (6, 22, 27)}
 
 
 def moving(n: int, height: int, width: int) -> np.ndarray:
@@ -22,21 +22,23 @@ def moving(n: int, height: int, width: int) -> np.ndarray:
     return np.stack([whole[:, (2 * i) // 3 : (2 * i) // 3 + width] for i in range(n)])
 
 
-def save_film(path: Path, frames: np.ndarray, *, sound: bool) -> None:
-    """In FFV1, whose samples come back as they are, with a tone in PCM."""
+def save_film(path: Path, frames: np.ndarray, *, sound: bool, late: int = 0) -> None:
+    """In FFV1, whose samples come back as they are, with a tone in PCM, which begins so many frames before them."""
     import av
 
-    with av.open(str(path), "w", format="matroska") as target:
+    with av.open(str(path), "w", format="avi" if path.suffix == ".avi" else "matroska") as target:
         video = target.add_stream("ffv1", rate=RATE)
         assert isinstance(video, av.VideoStream)
         video.width, video.height, video.pix_fmt = frames.shape[2], frames.shape[1], "bgr0"
         audio = target.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
-        for frame in frames:
-            target.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
+        for i, frame in enumerate(frames):
+            made = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
+            made.pts, made.time_base = late + i, 1 / RATE
+            target.mux(video.encode(made))
         target.mux(video.encode(None))
         if audio is not None:
             assert isinstance(audio, av.AudioStream)
-            tone = (8000 * np.sin(np.arange(int(8000 * len(frames) / RATE)) / 5)).astype(np.int16)[None]
+            tone = (8000 * np.sin(np.arange(int(8000 * (late + len(frames)) / RATE)) / 5)).astype(np.int16)[None]
             for begin in range(0, tone.shape[1], 400):
                 heard = av.AudioFrame.from_ndarray(tone[:, begin : begin + 400].copy(), "s16", "mono")
                 heard.sample_rate, heard.pts, heard.time_base = 8000, begin, Fraction(1, 8000)
@@ -48,15 +50,17 @@ def main() -> None:
     from fields.codec.film import FilmFit
     from fields.codec.film_file import digest
     from fields.codec.fitting import Effort, Target
+    from fields.codec.network_fit import NetworkFilmFit
 
     folder = Path(__file__).with_name("golden") / "films"
     folder.mkdir(exist_ok=True)
     told = {}
     for name, size in GOLDEN.items():
         frames = moving(*size)
-        fit = FilmFit(
-            frames, RATE, Target(60.0), Effort(steps=60), sound=b"carried over as it is" if size[0] > 1 else None
-        )
+        kind = NetworkFilmFit if name == "network" else FilmFit
+        sound = b"carried over as it is" if name == "film" else None
+        target = Target(bits=8 * 900.0) if name == "network" else Target(60.0)
+        fit = kind(frames, RATE, target, Effort(steps=60 if name != "network" else 400), sound=sound)
         for _ in fit.steps():
             pass
         packed = fit.pack()

@@ -6,8 +6,7 @@ import hashlib
 from pathlib import Path
 
 from fields.codec.bitstream import MAGIC, VERSION, BitstreamError, Reader, unpack
-from fields.codec.film_file import GROUP, open_film, read_group
-from fields.codec.film_file import KIND as FILM
+from fields.codec.film_file import FILMS, GROUP, NETWORK, open_film, read_group
 from fields.codec.image_file import open_image, read_image
 from scenes.errors import InputError
 
@@ -16,7 +15,7 @@ CHANNELS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGB and alpha"}
 
 
 def kind_of(data: bytes) -> int:
-    """What a file holds, as its header says: `image_file.KIND` or `film_file.KIND`. Raises BitstreamError."""
+    """What a file holds, as its header says: `image_file.KIND` or one of `film_file.FILMS`. Raises BitstreamError."""
     return Reader(unpack(data).header).byte()
 
 
@@ -33,7 +32,7 @@ def described_file(path: Path, max_pixels: int) -> list[tuple[str, str]]:
     InputError."""
     data = path.read_bytes()
     try:
-        if kind_of(data) == FILM:
+        if kind_of(data) in FILMS:
             return _described_film(data, max_pixels)
         header, container = open_image(data, max_pixels)
         read_image(data, max_pixels)
@@ -66,7 +65,7 @@ def _described_film(data: bytes, max_pixels: int) -> list[tuple[str, str]]:
     groups = [len(group) for group in container.groups]
     digests = hashlib.sha256(b"".join(group[:32] for group in container.groups)).hexdigest()
     return [
-        ("kind", f"compressed film, format version {VERSION}"),
+        ("kind", f"compressed film{' of networks' if header.kind == NETWORK else ''}, format version {VERSION}"),
         ("size", f"{header.width} x {header.height}, {header.frames} frames, {float(header.rate):g} a second"),
         ("samples", "3 channels (RGB) of 8 bits"),
         ("bytes", f"{len(data):,}, {8 * len(data) / pixels:.4f} bits a pixel, {8e-3 * len(data) / seconds:.1f} kbit/s"),

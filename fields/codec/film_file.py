@@ -1,10 +1,11 @@
 """A film as a file of the codec: groups of frames that are decoded by themselves, and the sound as it came.
 
-header:    kind (2), width, height, frames, frames a second (numerator, denominator)
+header:    kind (2, or 3 for networks), width, height, frames, frames a second (numerator, denominator)
 sections:  A, the sound, a Matroska file; then a G for each group of at most 128 frames
 
 A group begins with the SHA-256 of its samples and a picture, as pictures are. Other frames are predicted from one or
-two others by blocks that have moved, and latents say, through networks that all of them share, what is to be added.
+two others by blocks that have moved, and latents say, through networks that all of them share, what is to be added. Or
+it is a network that makes all of them (`fields.codec.network`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from fields.codec import network
 from fields.codec.bitstream import BitstreamError, Container, Reader, pack, unpack, varint
 from fields.codec.image_file import MAX_SIDE, MOST_LATENT, largest, refuse_too_many, refuse_unknown
 from fields.codec.shape import LEVELS, SCALE, UNIT, CodecShape
@@ -24,7 +26,7 @@ from fields.codec.weights import read_weights
 from fields.kernels.native import core
 from scenes.photographs import available_memory
 
-KIND = 2
+KIND, NETWORK = FILMS = 2, 3
 GROUP = 128
 """Frames."""
 STRIDE = 8
@@ -51,6 +53,7 @@ class FilmHeader:
     frames: int
     rate: Fraction
     """Frames a second."""
+    kind: int = KIND
 
     @property
     def first_shape(self) -> CodecShape:
@@ -73,19 +76,20 @@ class FilmHeader:
     def to_bytes(self) -> bytes:
         """As in files."""
         numbers = self.width, self.height, self.frames, self.rate.numerator, self.rate.denominator
-        return bytes([KIND]) + b"".join(map(varint, numbers))
+        return bytes([self.kind]) + b"".join(map(varint, numbers))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> FilmHeader:
         """Raises BitstreamError."""
         reader = Reader(data)
-        if reader.byte() != KIND:
+        kind = reader.byte()
+        if kind not in FILMS:
             raise BitstreamError("holds something else than a film")
         width, height, frames = reader.varint(MAX_SIDE), reader.varint(MAX_SIDE), reader.varint(MAX_FRAMES)
         numerator, denominator = reader.varint(MAX_RATE), reader.varint(MAX_RATE)
         if not (reader.at_end() and width and height and frames and numerator and denominator):
             raise BitstreamError("is damaged: its header makes no sense; copy it again")
-        return cls(width, height, frames, Fraction(numerator, denominator))
+        return cls(width, height, frames, Fraction(numerator, denominator), kind)
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def read_group(header: FilmHeader, container: Container, group: int) -> Frames:
     """The frames of a group. Raises BitstreamError."""
     reader = Reader(container.groups[group])
     n = header.group_frames(group)
-    if BYTES_PER_FRAME * (n - 1) > len(reader.data):
+    if header.kind == KIND and BYTES_PER_FRAME * (n - 1) > len(reader.data):
         raise BitstreamError(f"claims {n} frames in {len(reader.data)} bytes, which no film has")
     refuse_too_many(header.width * header.height, len(reader.data))
     needed = 3 * n * header.width * header.height
@@ -237,7 +241,7 @@ def read_group(header: FilmHeader, container: Container, group: int) -> Frames:
         raise BitstreamError(f"needs {needed / 1e9:.1f} GB of memory to be decoded, which are not free")
     try:
         expected = reader.take(32)
-        frames = _decoded(header, reader, n)
+        frames = (_decoded if header.kind == KIND else _of_network)(header, reader, n)
     except ValueError as error:
         if isinstance(error, BitstreamError):
             raise
@@ -267,6 +271,21 @@ def _decoded(header: FilmHeader, reader: Reader, n: int) -> Frames:
             raise ValueError("the motion of a frame makes no sense")
         latents = read_latents(shape, context, reader)
         frames[of.index] = synthesised(shape, synthesis, latents, prediction(of, frames, motion))
+    return frames
+
+
+def _of_network(header: FilmHeader, reader: Reader, n: int) -> Frames:
+    shape = network.NetworkShape(header.height, header.width, n, reader.byte(), reader.byte())
+    if not (0 < shape.latents <= network.MOST_CHANNELS and 0 < shape.hidden <= network.MOST_CHANNELS):
+        raise ValueError("a network of no or too many channels")
+    data = reader.take(len(reader.data) - reader.at)
+    if n * shape.height * shape.width > (1 << 18) + (len(data) << 12):
+        raise ValueError("more samples than networks of its size make")
+    if shape.decoding_bytes > available_memory():
+        raise BitstreamError(f"needs {shape.decoding_bytes / 1e9:.1f} GB of memory to be decoded, which are not free")
+    frames = np.zeros((n, header.height, header.width, 3), np.uint8)
+    for i, frame in enumerate(network.decoded(shape, network.read(shape, data))):
+        frames[i] = frame
     return frames
 
 

@@ -20,9 +20,11 @@ import numpy as np
 from fields.codec.film import FilmFit
 from fields.codec.film_file import Frames, decoded_frames, open_film
 from fields.codec.fitting import Effort, Target
+from fields.codec.network_fit import NetworkFilmFit
 from fields.codec.rivals import OURS, Point, point
 
 OUR_QUALITIES = (18.0, 28.0, 38.0, 48.0)
+CAM = "fieldfit-cam"
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,12 @@ def film_points(name: str, codec: str, frames: Frames, rate: Fraction) -> Iterat
         yield point(name, codec, float(factor), data, frames, again, (middle - started, ended - middle))
 
 
-def our_film_point(name: str, frames: Frames, rate: Fraction, quality: float, effort: Effort) -> Point:
-    """A film by fieldfit."""
+def our_film_point(
+    name: str, frames: Frames, rate: Fraction, quality: float, effort: Effort, codec: str = OURS
+) -> Point:
+    """A film by fieldfit, or by its networks."""
     started = time.perf_counter()
-    fit = FilmFit(frames, rate, Target(quality), effort)
+    fit = (FilmFit if codec == OURS else NetworkFilmFit)(frames, rate, Target(quality), effort)
     for _ in fit.steps():
         pass
     packed = fit.pack()
@@ -75,7 +79,7 @@ def our_film_point(name: str, frames: Frames, rate: Fraction, quality: float, ef
     again = np.stack(list(decoded_frames(header, container, 0, len(frames))))
     ended = time.perf_counter()
     seconds = middle - started, ended - middle
-    return point(name, OURS, quality, packed.data, frames, again, seconds, packed.estimated)
+    return point(name, codec, quality, packed.data, frames, again, seconds, packed.estimated)
 
 
 def _encoded(frames: Frames, rate: Fraction, encoder: Encoder, factor: int) -> bytes:

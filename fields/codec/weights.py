@@ -117,15 +117,20 @@ def write_weights(groups: list[Group], values: list[Int[np.ndarray, " _"]]) -> b
     return head + core().codec_write_integers(coded, np.concatenate(values))
 
 
-def read_weights(shape: CodecShape, data: bytes) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " Q"]]:
-    """The inverse, as a decoder's weights. Raises ValueError for what no encoder writes."""
-    if len(data) < 2 * N_GROUPS:
+def read_integers(data: bytes, sizes: list[int]) -> tuple[list[Group], list[Int[np.ndarray, " _"]]]:
+    """The inverse, for groups of these sizes. Raises ValueError for what no encoder writes."""
+    n = len(sizes)
+    if len(data) < 2 * n:
         raise ValueError("weights are cut off")
-    head, body = data[: 2 * N_GROUPS], data[2 * N_GROUPS :]
-    groups = [Group(head[2 * i] >> 4, head[2 * i] & 15, head[2 * i + 1]) for i in range(N_GROUPS)]
-    sizes = [len(index) for index in layout(shape)]
+    head, body = data[: 2 * n], data[2 * n :]
+    groups = [Group(head[2 * i] >> 4, head[2 * i] & 15, head[2 * i + 1]) for i in range(n)]
     values = np.zeros(sum(sizes), np.int32)
     coded = [(n, g.scale, g.most) for g, n in zip(groups, sizes, strict=True)]
     if not core().codec_read_integers(coded, body, values):
         raise ValueError("weights are followed by something else")
-    return to_integers(shape, groups, np.split(values, np.cumsum(sizes)[:-1]))
+    return groups, np.split(values, np.cumsum(sizes)[:-1])
+
+
+def read_weights(shape: CodecShape, data: bytes) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " Q"]]:
+    """A decoder's weights. Raises ValueError for what no encoder writes."""
+    return to_integers(shape, *read_integers(data, [len(index) for index in layout(shape)]))

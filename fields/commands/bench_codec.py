@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import tyro
 
 from fields.codec.clips import is_film, read_clip
 from fields.codec.film_file import Frames
+from fields.codec.film_rivals import CAM, film_codecs, film_points, our_film_point
 from fields.codec.film_rivals import OUR_QUALITIES as FILM_QUALITIES
-from fields.codec.film_rivals import film_codecs, film_points, our_film_point
 from fields.codec.fitting import Effort
 from fields.codec.rivals import OUR_QUALITIES, OURS, Picture, Point, codecs, our_point, points
 from fields.codec.shape import CodecShape
@@ -50,6 +51,8 @@ class BenchOptions:
     """Those of fieldfit; by default four, which are lower for films."""
     frames: tuple[int, int] | None = None
     """Of films only the frames from the first number to the one before the second."""
+    cam: bool = False
+    """Films by `--field cam` too."""
     downscale: int = 1
     """How many times smaller films are made, by averages over squares."""
     max_pixels: int = LoadOptions.max_pixels
@@ -130,8 +133,14 @@ def _film_jobs(options: BenchOptions, name: str, path: Path) -> Iterator[Job]:
     for codec in film_codecs():
         yield Job(name, codec, None, lambda codec=codec: list(film_points(name, codec, *clip())))
     effort = Effort(minutes=options.minutes)
-    for quality in options.qualities or FILM_QUALITIES:
-        yield Job(name, OURS, quality, lambda quality=quality: [our_film_point(name, *clip(), quality, effort)])
+    ours, qualities = (OURS, CAM) if options.cam else (OURS,), options.qualities or FILM_QUALITIES
+    for codec, quality in itertools.product(ours, qualities):
+        yield Job(
+            name,
+            codec,
+            quality,
+            lambda codec=codec, quality=quality: [our_film_point(name, *clip(), quality, effort, codec)],
+        )
 
 
 def _picture_jobs(options: BenchOptions, name: str, picture: Picture) -> Iterator[Job]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import numpy as np
 import tyro
@@ -19,6 +19,7 @@ from fields.codec.film import FilmFit, PackedFilm
 from fields.codec.film_file import open_film, read_group
 from fields.codec.fitting import Effort, Fit, Packed, Step, Target
 from fields.codec.image_file import read_image
+from fields.codec.network_fit import NetworkFilmFit
 from fields.codec.pictures import PIPE, as_file, check_writable, read_samples, write_bytes
 from fields.commands.arguments import UsageError, parse
 from fields.progress import PLAIN_SECONDS, REDRAW_SECONDS, clock
@@ -45,7 +46,7 @@ class CompressOptions:
     """Options of `fieldfit compress`."""
 
     input: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
-    """A picture of 8 or 16 bits, grey or RGB, with or without alpha, or a film; - reads a picture from the pipe."""
+    """A picture of 8 or 16 bits, grey or RGB, with or without alpha, or a film; - reads the pipe."""
     output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """The file to write, usually .ff; - writes into the pipe."""
     quality: float | None = None
@@ -59,6 +60,9 @@ class CompressOptions:
     minutes: float | None = None
     """How long to fit; longer is smaller. By default a number of steps: about a minute for a picture of half a
     megapixel, and ten for a film of fifty frames of 640 x 360."""
+    field: Literal["grid", "cam"] = "grid"
+    """Of films: grids of latents, each frame predicted from others; or CAM, a convolutional network that time
+    modulates, which takes more bytes for the same quality."""
     frames: tuple[int, int] | None = None
     """Of a film only the frames from the first number to the one before the second."""
     seed: int = 0
@@ -75,8 +79,9 @@ def run(argv: Sequence[str]) -> int:
     with as_file(options.input) as path:
         if is_film(path):
             return run_film(options, path)
-        if options.frames is not None:
-            raise UsageError(f"--frames: is for films, and {options.input} is none by its name")
+        if options.frames is not None or options.field != "grid":
+            name = "--frames" if options.frames is not None else "--field cam"
+            raise UsageError(f"{name}: is for films, and {options.input} is none by its name")
         size = path.stat().st_size
         samples, depth = read_samples(path, options.max_pixels)
     height, width, channels = samples.shape
@@ -99,7 +104,8 @@ def run_film(options: CompressOptions, path: Path) -> int:
     n, height, width, _ = frames.shape
     _check_memory(options.input, height * width, FILM_BYTES_PER_PIXEL)
     target, started = _target(options, n * height * width), time.monotonic()
-    fit = FilmFit(frames, rate, target, Effort(minutes=options.minutes), options.seed, sound)
+    kind = FilmFit if options.field == "grid" else NetworkFilmFit
+    fit = kind(frames, rate, target, Effort(minutes=options.minutes), options.seed, sound)
     show(fit.steps(), n * height * width, sys.stderr)
     packed = fit.pack()
     with _decoding():

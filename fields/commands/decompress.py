@@ -12,8 +12,7 @@ import tyro
 
 from fields.codec.bitstream import BitstreamError
 from fields.codec.description import kind_of
-from fields.codec.film_file import KIND as FILM
-from fields.codec.film_file import decoded_frames, open_film
+from fields.codec.film_file import FILMS, decoded_frames, open_film
 from fields.codec.image_file import read_image
 from fields.codec.pictures import PIPE, SUFFIXES, as_file, check_writable, picture_bytes, write_bytes
 from fields.commands.arguments import UsageError, parse
@@ -53,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     with as_file(options.input) as path:
         data = path.read_bytes()
     try:
-        if kind_of(data) == FILM:
+        if kind_of(data) in FILMS:
             return run_film(options, data)
         check_writable(options.output, SUFFIXES)
         if options.frames is not None:

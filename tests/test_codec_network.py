@@ -204,6 +204,13 @@ def test_a_size_is_reached() -> None:
     assert CODEC_TARGET.allows(8.0 * len(packed.data), 8 * 6000.0)
 
 
+def test_more_quality_takes_more_bytes() -> None:
+    frames = tiny_films.moving(8, 40, 52)
+    packed = [fitted(frames, Target(psnr=psnr), steps=400).pack() for psnr in (20.0, 40.0)]
+    assert len(packed[0].data) < 0.8 * len(packed[1].data)
+    assert packed[0].psnr < packed[1].psnr - 1
+
+
 def test_golden_networks_decode_for_ever() -> None:
     folder = Path(__file__).with_name("golden") / "films"
     frames = read((folder / "network.ff").read_bytes())
@@ -236,7 +243,11 @@ def test_from_a_film_to_a_film(fieldfit: Program, tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert "6 frames" in done.stdout
     done = fieldfit(tmp_path, "info", "out.ff")
-    assert "compressed film of networks" in done.stdout and "all checksums match" in done.stdout, done
+    assert (
+        "compressed film of networks" in done.stdout
+        and "multiplications a pixel" in done.stdout
+        and "all checksums match" in done.stdout
+    ), done
     assert fieldfit(tmp_path, "decompress", "out.ff", "out.mkv").code == 0
     film = read_film(tmp_path / "out.mkv", LoadOptions())
     assert (film.frames == read((tmp_path / "out.ff").read_bytes())).all()

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from fields.codec.bitstream import MAGIC, VERSION, BitstreamError, Reader, unpack
-from fields.codec.film_file import FILMS, GROUP, NETWORK, open_film, read_group
+from fields.codec.film_file import FILMS, GROUP, NETWORK, network_shape, open_film, read_group
 from fields.codec.image_file import open_image, read_image
 from scenes.errors import InputError
 
@@ -64,12 +64,18 @@ def _described_film(data: bytes, max_pixels: int) -> list[tuple[str, str]]:
     sound = len(container.sections.get("A", b""))
     groups = [len(group) for group in container.groups]
     digests = hashlib.sha256(b"".join(group[:32] for group in container.groups)).hexdigest()
+    networks = []
+    if header.kind == NETWORK:
+        shape = network_shape(header, Reader(container.groups[0], 32), header.group_frames(0))
+        told = f"{shape.n_weights:,} weights, {shape.macs_per_pixel:,.0f} multiplications a pixel to decode"
+        networks = [("network", f"{told} (of the first group)")]
     return [
         ("kind", f"compressed film{' of networks' if header.kind == NETWORK else ''}, format version {VERSION}"),
         ("size", f"{header.width} x {header.height}, {header.frames} frames, {float(header.rate):g} a second"),
         ("samples", "3 channels (RGB) of 8 bits"),
         ("bytes", f"{len(data):,}, {8 * len(data) / pixels:.4f} bits a pixel, {8e-3 * len(data) / seconds:.1f} kbit/s"),
         ("of them", f"groups of at most {GROUP} frames {', '.join(f'{n:,}' for n in groups)}; sound {sound:,}"),
+        *networks,
         ("sha256", f"{digests} (of those of the groups)"),
         ("checksums", "all checksums match, and the file decodes to the samples that were compressed"),
     ]

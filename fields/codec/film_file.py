@@ -274,10 +274,16 @@ def _decoded(header: FilmHeader, reader: Reader, n: int) -> Frames:
     return frames
 
 
-def _of_network(header: FilmHeader, reader: Reader, n: int) -> Frames:
+def network_shape(header: FilmHeader, reader: Reader, n: int) -> network.NetworkShape:
+    """The first two bytes of a group's network, behind the checksum. Raises ValueError."""
     shape = network.NetworkShape(header.height, header.width, n, reader.byte(), reader.byte())
     if not (0 < shape.latents <= network.MOST_CHANNELS and 0 < shape.hidden <= network.MOST_CHANNELS):
         raise ValueError("a network of no or too many channels")
+    return shape
+
+
+def _of_network(header: FilmHeader, reader: Reader, n: int) -> Frames:
+    shape = network_shape(header, reader, n)
     data = reader.take(len(reader.data) - reader.at)
     if n * shape.height * shape.width > (1 << 18) + (len(data) << 12):
         raise ValueError("more samples than networks of its size make")

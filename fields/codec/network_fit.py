@@ -35,11 +35,13 @@ SPREAD, SPREAD_OF_LAST = 0.15, 0.1
 """Of weights at first, of the largest that there can be."""
 LEAST_SCALE = 0.01
 """Of a tensor's values, as their cost is fitted."""
+PSNR_AT_FIRST, PSNR_OF_QUALITY = 26.0, 0.18
+"""dB at quality 0, about, and for each step of quality, where a PSNR chooses sizes."""
 RATE_AT_FIRST, RATE_OF_QUALITY = 0.035, 0.039
 """Bits a pixel at quality 0, and the logarithm of how much more for each step of quality."""
 BITS_OF_WEIGHT = 3.5
 """That a weight is expected to take, where sizes are chosen."""
-MOST_RESCALED, BISECTIONS = 4.0, 10
+MOST_RESCALED, MOST_SPREAD, BISECTIONS = 4.0, 0.35, 10
 AROUND = 8 * 80
 """Bits of a file that are not its group's weights, about."""
 LATENT_SHARE = 0.5
@@ -94,16 +96,19 @@ class Synthesis(nn.Module):
 
     def rescale(self, bits: float) -> None:
         """Makes latents and convolutions larger or smaller, so that a file takes so many bits. Normalisations undo it,
-        but for what rounding makes of it."""
-        low, high = 1 / MOST_RESCALED, MOST_RESCALED
+        but for what rounding makes of it; what becomes too large is cut off, so that there is an end to it."""
+        rough = [value for name, value in self.values.items() if network.bits_of(name) == network.ROUGH]
+        if not self.shape.doublings:
+            return
+        spread = max(float(value.detach().square().mean().sqrt()) for value in rough)
+        low, high = 1 / MOST_RESCALED, min(MOST_RESCALED, MOST_SPREAD / max(spread, 1e-6))
         for _ in range(BISECTIONS):
             factor = math.sqrt(low * high)
             too_large = network.write(self.shape, self.integers(factor))[1] > bits
             low, high = (low, factor) if too_large else (factor, high)
         with torch.no_grad():
-            for name, value in self.values.items():
-                if network.bits_of(name) == network.ROUGH and self.shape.doublings:
-                    value *= low
+            for value in rough:
+                value *= low
 
     def forward(self, frames: list[int]) -> Float[Tensor, "B 3 H W"]:
         """Frames by their numbers, as values from 0 to 1."""
@@ -237,6 +242,8 @@ class NetworkFilmFit:
         begin, share = sum(self.header.group_frames(i) for i in range(index)), n / self.header.frames
         frames = self.frames[begin : begin + n]
         quality, pixels = self.target.quality, frames.size // 3
+        if self.target.psnr is not None:
+            quality = min(max((self.target.psnr - PSNR_AT_FIRST) / PSNR_OF_QUALITY, 1.0), 100.0)
         bits = pixels * RATE_AT_FIRST * math.exp(RATE_OF_QUALITY * quality)
         if self.target.bits is not None:
             bits = max(self.target.bits - 8.0 * len(self.sound or b""), 8.0) * share

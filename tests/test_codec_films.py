@@ -14,6 +14,7 @@ import tiny_films
 from damage import cut_or_flipped, repaired
 from PIL import Image
 from program import Program, assert_one_line, command, environment
+from tiny_films import LIMIT, read
 from tolerances import CODEC_ESTIMATE
 
 from fields.codec.bitstream import BitstreamError, Container, pack, unpack
@@ -38,7 +39,6 @@ from viewer.video import write_video
 
 GOLDEN = Path(__file__).with_name("golden") / "films"
 FILES = sorted(GOLDEN.glob("*.ff"))
-LIMIT = 10_000_000
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -50,15 +50,7 @@ def fieldfit() -> Iterator[Program]:
 
 def fitted(frames: np.ndarray, target: Target | None = None, steps: int = 40) -> FilmFit:
     fit = FilmFit(frames, tiny_films.RATE, target or Target(50.0), Effort(steps=steps))
-    parts = [step.part for step in fit.steps()]
-    assert parts == sorted(parts)
-    assert parts[-1] == pytest.approx(1)
-    return fit
-
-
-def read(data: bytes) -> np.ndarray:
-    header, container = open_film(data, LIMIT)
-    return np.stack(list(decoded_frames(header, container, 0, header.frames)))
+    return tiny_films.followed(fit)
 
 
 def refused(data: bytes) -> str:
@@ -283,6 +275,8 @@ def test_mistakes_are_one_line_and_leave_nothing(fieldfit: Program, tmp_path: Pa
     data = (GOLDEN / "film.ff").read_bytes()
     (tmp_path / "film.ff").write_bytes(data)
     (tmp_path / "cut.ff").write_bytes(data[:-3])
+    parts = unpack(data)
+    (tmp_path / "other.ff").write_bytes(pack(Container(parts.header, {}, (bytes(32) + parts.groups[0][32:],))))
     before = {path.name for path in tmp_path.iterdir()}
     for arguments, code, words in (
         (("compress", "no.mp4", "out.ff"), 1, ("no.mp4", "no such file")),
@@ -292,6 +286,7 @@ def test_mistakes_are_one_line_and_leave_nothing(fieldfit: Program, tmp_path: Pa
         (("decompress", "film.ff", "out.png"), 1, ("out.png", ".mkv, .mp4")),
         (("decompress", "film.ff", "out.mkv", "--frames", "4", "99"), 2, ("--frames", "from 0 to 20")),
         (("decompress", "cut.ff", "out.mkv"), 1, ("cut.ff", "cut off")),
+        (("decompress", "other.ff", "out.mkv"), 1, ("fieldfit: other.ff: decodes to other samples",)),
         (("info", "cut.ff"), 1, ("cut.ff", "cut off")),
     ):
         assert_one_line(fieldfit(tmp_path, *arguments), code, *words)

@@ -13,6 +13,7 @@ import pytest
 import tiny_films
 import torch
 from program import Program, assert_one_line
+from tiny_films import LIMIT, read
 from tolerances import CODEC_ESTIMATE, CODEC_TARGET, GRADIENTS, NETWORK_SAMPLES
 
 from fields.codec import network
@@ -24,7 +25,6 @@ from fields.codec.network_fit import NetworkFilmFit, Synthesis, shape_for
 from scenes.film import read_film
 from scenes.scene import LoadOptions
 
-LIMIT = 10_000_000
 SMALL = NetworkShape(21, 30, 7, 2, 8)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,15 +46,7 @@ def integers(shape: NetworkShape, seed: int = 0) -> dict[str, np.ndarray]:
 
 def fitted(frames: np.ndarray, target: Target | None = None, steps: int = 60) -> NetworkFilmFit:
     fit = NetworkFilmFit(frames, tiny_films.RATE, target or Target(50.0), Effort(steps=steps))
-    parts = [step.part for step in fit.steps()]
-    assert parts == sorted(parts)
-    assert parts[-1] == pytest.approx(1)
-    return fit
-
-
-def read(data: bytes) -> np.ndarray:
-    header, container = open_film(data, LIMIT)
-    return np.stack(list(decoded_frames(header, container, 0, header.frames)))
+    return tiny_films.followed(fit)
 
 
 # The definition -------------------------------------------------------------------------------------------------------

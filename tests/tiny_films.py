@@ -8,11 +8,20 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tiny_pictures import waves
 
+from fields.codec.film import FilmFit
+from fields.codec.film_file import decoded_frames, digest, open_film
+from fields.codec.fitting import Effort, Target
+from fields.codec.network_fit import NetworkFilmFit
+
 RATE = Fraction(25)
+LIMIT = 10_000_000
+"""Pixels."""
+F = TypeVar("F", FilmFit, NetworkFilmFit)
 GOLDEN = {"film": (20, 19, 26), "single-frame": (1, 8, 9), "network": (6, 22, 27)}
 
 
@@ -20,6 +29,20 @@ def moving(n: int, height: int, width: int) -> np.ndarray:
     """[n, height, width, 3], uint8: a picture that moves to the left, more than a pixel every two frames."""
     whole = waves(height, width + n, 3, np.uint8)
     return np.stack([whole[:, (2 * i) // 3 : (2 * i) // 3 + width] for i in range(n)])
+
+
+def read(data: bytes) -> np.ndarray:
+    """All frames of a compressed film."""
+    header, container = open_film(data, LIMIT)
+    return np.stack(list(decoded_frames(header, container, 0, header.frames)))
+
+
+def followed(fit: F) -> F:
+    """Fitted, as its progress says."""
+    parts = [step.part for step in fit.steps()]
+    assert parts == sorted(parts)
+    assert abs(parts[-1] - 1) < 1e-6
+    return fit
 
 
 def save_film(path: Path, frames: np.ndarray, *, sound: bool, late: int = 0) -> None:
@@ -47,11 +70,6 @@ def save_film(path: Path, frames: np.ndarray, *, sound: bool, late: int = 0) -> 
 
 
 def main() -> None:
-    from fields.codec.film import FilmFit
-    from fields.codec.film_file import digest
-    from fields.codec.fitting import Effort, Target
-    from fields.codec.network_fit import NetworkFilmFit
-
     folder = Path(__file__).with_name("golden") / "films"
     folder.mkdir(exist_ok=True)
     told = {}

@@ -100,7 +100,7 @@ def film_bytes(name: str, frames: Iterable[Frame], rate: Fraction, sound: bytes 
             else:
                 with av.open(io.BytesIO(sound), "r", format="matroska") as source:
                     _mux(target, frames, rate, factor, source)
-    except (FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{name}: cannot be written ({reason}); write a .mkv") from error
     return out.getvalue()
@@ -120,7 +120,7 @@ def _mux(
             shape = frame.shape
             stream = _add_stream(target, shape, rate, factor)
             if sound is not None:
-                sounds: dict[int, Any] = {s.index: target.add_stream_from_template(s) for s in sound.streams.audio}
+                sounds = _add_sound(target, sound)
         if frame.shape != shape:
             raise ValueError(f"frames of a film need one size, got {shape} and then {frame.shape}")
         target.mux(stream.encode(_converted(frame, lossless=factor is None)))
@@ -148,6 +148,13 @@ def _add_stream(target: OutputContainer, shape: tuple[int, ...], rate: Fraction,
     context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709 of ITU-T H.273
     context.color_range = 1  # limited
     return stream
+
+
+def _add_sound(target: OutputContainer, source: InputContainer) -> dict[int, Any]:
+    try:
+        return {s.index: target.add_stream_from_template(s) for s in source.streams.audio}
+    except ValueError as error:  # PyAV's for a container that does not take such sound
+        raise OSError(str(error)) from error
 
 
 def _converted(frame: Frame, *, lossless: bool) -> VideoFrame:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 
-from fields.codec.film_file import GROUP, FilmHeader, Frames, planes_of, write_film
+from fields.codec.film_file import GROUP, FilmHeader, planes_of
 from fields.codec.film_group import GroupFit, Networks, PredictedFit
-from fields.codec.fitting import ERROR_EXPONENT, RATE_EXPONENT, Effort, Step, Target, schedule, weight_for
+from fields.codec.fitting import ERROR_EXPONENT, RATE_EXPONENT, Step, Target, schedule, weight_for
+from fields.codec.grouped_film import GroupedFilm
 
 STEPS = 400
 """Of each predicted frame."""
@@ -27,37 +27,17 @@ TRIAL_STEPS = 12
 
 
 @dataclass
-class PackedFilm:
-    """A finished file."""
-
-    data: bytes
-    psnr: float
-    """dB, the mean over frames as they are decoded."""
-    estimated: float
-    """Bytes that the file should have by the models that were fitted."""
-
-
-@dataclass
-class FilmFit:
-    """A film. `steps` fits all of it; `pack` makes the file."""
-
-    frames: Frames
-    rate: Fraction
-    target: Target = field(default_factory=Target)
-    effort: Effort = field(default_factory=Effort)
-    seed: int = 0
-    sound: bytes | None = None
+class FilmFit(GroupedFilm[GroupFit]):
+    """A film as grids. `steps` fits all of it; `pack` makes the file."""
 
     def __post_init__(self) -> None:
         n, height, width, _ = self.frames.shape
         self.header = FilmHeader(width, height, n, self.rate)
-        self.weight, self.bits = weight_for(self.target.quality), None
-        if self.target.bits is not None:
-            self.bits = max(self.target.bits - 8.0 * len(self.sound or b""), 8.0)
+        self.weight = weight_for(self.target.quality)
+        if self.bits is not None:
             self.weight = 1e-3 * (0.1 * n * height * width / self.bits) ** RATE_EXPONENT
         elif self.target.psnr is not None:
             self.weight = 1e-3 * (5e2 * 10 ** (-self.target.psnr / 10)) ** ERROR_EXPONENT
-        self.groups: list[GroupFit] = []
 
     def n_steps(self) -> int:
         """Of each frame: fewer for large ones, whose steps take longer."""
@@ -85,13 +65,6 @@ class FilmFit:
             done += group.work()
             self.groups.append(group)
             self.weight = group.weight
-
-    def pack(self) -> PackedFilm:
-        """The file of a film all of whose groups are fitted."""
-        data = write_film(self.header, [g.payload for g in self.groups], self.sound)
-        around = len(data) - sum(len(g.payload) for g in self.groups)
-        psnr = sum(g.psnr * len(g.frames) for g in self.groups) / self.header.frames
-        return PackedFilm(data, psnr, around + sum(g.estimated for g in self.groups))
 
     def _group(self, index: int, n_steps: int, most: int = GROUP) -> GroupFit:
         frames = self.frames[index * GROUP :][: min(most, GROUP)]

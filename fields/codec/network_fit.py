@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fields.codec import network
-from fields.codec.film import PackedFilm
-from fields.codec.film_file import NETWORK, FilmHeader, Frames, digest, write_film
-from fields.codec.fitting import Effort, Step, Target, psnr_of, weight_for
+from fields.codec.film_file import NETWORK, FilmHeader, Frames, digest
+from fields.codec.fitting import Effort, Step, psnr_of, weight_for
+from fields.codec.grouped_film import GroupedFilm
 from fields.codec.network import NetworkShape
 from fields.kernels.native import isa
 
@@ -222,15 +221,8 @@ class NetworkFit:
 
 
 @dataclass
-class NetworkFilmFit:
-    """A film, as `fields.codec.film.FilmFit` is one. `steps` fits all of it; `pack` makes the file."""
-
-    frames: Frames
-    rate: Fraction
-    target: Target = field(default_factory=Target)
-    effort: Effort = field(default_factory=Effort)
-    seed: int = 0
-    sound: bytes | None = None
+class NetworkFilmFit(GroupedFilm[NetworkFit]):
+    """A film as networks. `steps` fits all of it; `pack` makes the file."""
 
     def __post_init__(self) -> None:
         n, height, width, _ = self.frames.shape
@@ -245,8 +237,8 @@ class NetworkFilmFit:
         if self.target.psnr is not None:
             quality = min(max((self.target.psnr - PSNR_AT_FIRST) / PSNR_OF_QUALITY, 1.0), 100.0)
         bits = pixels * RATE_AT_FIRST * math.exp(RATE_OF_QUALITY * quality)
-        if self.target.bits is not None:
-            bits = max(self.target.bits - 8.0 * len(self.sound or b""), 8.0) * share
+        if self.bits is not None:
+            bits = self.bits * share
             quality = math.log(max(bits / pixels / RATE_AT_FIRST, 1.0)) / RATE_OF_QUALITY
         weight = weight_for(min(max(quality, 1.0), 100.0))
         minutes = None if self.effort.minutes is None else self.effort.minutes * share
@@ -265,13 +257,6 @@ class NetworkFilmFit:
                 bits = (8 * before + step.bits) / (done + share)
                 yield Step(step.index, done + share * step.part, bits, step.psnr)
             done += share
-
-    def pack(self) -> PackedFilm:
-        """The file of a film all of whose groups are fitted."""
-        data = write_film(self.header, [g.payload for g in self.groups], self.sound)
-        around = len(data) - sum(len(g.payload) for g in self.groups)
-        psnr = sum(g.psnr * len(g.frames) for g in self.groups) / self.header.frames
-        return PackedFilm(data, psnr, around + sum(g.estimated for g in self.groups))
 
 
 def _cosine(part: float) -> float:

@@ -15,9 +15,10 @@ import tyro
 
 from fields.codec.bitstream import BitstreamError
 from fields.codec.clips import is_film, read_clip
-from fields.codec.film import FilmFit, PackedFilm
+from fields.codec.film import FilmFit
 from fields.codec.film_file import open_film, read_group
 from fields.codec.fitting import Effort, Fit, Packed, Step, Target
+from fields.codec.grouped_film import PackedFilm
 from fields.codec.image_file import read_image
 from fields.codec.network_fit import NetworkFilmFit
 from fields.codec.pictures import PIPE, as_file, check_writable, read_samples, write_bytes

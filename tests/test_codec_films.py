@@ -260,6 +260,17 @@ def test_a_film_from_the_pipe(tmp_path: Path) -> None:
         assert read((tmp_path / "out.ff").read_bytes()).shape == (4, 16, 24, 3)
 
 
+def test_what_is_wrong_with_a_pipe_is_said_of_the_pipe(tmp_path: Path) -> None:
+    tiny_films.save_film(tmp_path / "in.mkv", tiny_films.moving(2, 8, 8), sound=False)
+    Image.fromarray(tiny_films.moving(1, 40, 40)[0]).save(tmp_path / "in.png")
+    for name in ("in.mkv", "in.png"):
+        data = (tmp_path / name).read_bytes()[:100]
+        line = command("compress", "-", "out.ff")
+        done = subprocess.run(line, input=data, cwd=tmp_path, env=environment(), capture_output=True, timeout=120)
+        assert done.returncode == 1 and done.stderr.startswith(b"fieldfit: the pipe: "), done
+        assert done.stderr.count(b"\n") == 1 and not (tmp_path / "out.ff").exists()
+
+
 def test_a_film_into_the_pipe(tmp_path: Path) -> None:
     data = (GOLDEN / "single-frame.ff").read_bytes()
     kept = {"env": environment(), "cwd": tmp_path, "capture_output": True, "check": True, "timeout": 120}

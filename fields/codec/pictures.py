@@ -34,7 +34,10 @@ def as_file(name: str) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(prefix="fieldfit-") as file:
         file.write(sys.stdin.buffer.read())
         file.flush()
-        yield Path(file.name)
+        try:
+            yield Path(file.name)
+        except InputError as error:
+            raise InputError(str(error).replace(file.name, "the pipe")) from error
 
 
 def read_samples(path: Path, max_pixels: int) -> tuple[Samples, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +95,20 @@ def test_a_folder_becomes_a_report(fieldfit: Program, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_one_line(fieldfit(tmp_path, "bench-codec", "empty"), 1, "holds no picture")
     assert_one_line(fieldfit(tmp_path, "bench-codec", "pictures", "--qualities", "0"), 2, "from 1 to 100")
+
+
+def policies() -> set[int]:
+    """How this process's threads are scheduled."""
+    return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is run as root is given no other priority on this system")
+@pytest.mark.parametrize("codec", film_codecs())
+def test_encoders_leave_the_priority_of_threads_alone(codec: str) -> None:
+    """SVT-AV1, run by root, makes real-time threads of the one that calls it and of what that starts later."""
+    before = policies()
+    for _ in zip(range(2), film_points("film", codec, tiny_films.moving(4, 64, 80), tiny_films.RATE), strict=False):
+        assert policies() == before
 
 
 @pytest.mark.parametrize("codec", film_codecs())

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -82,6 +84,21 @@ def our_film_point(
     return point(name, codec, quality, packed.data, frames, again, seconds, packed.estimated)
 
 
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """Threads go on at the priority that they had before. Run by root, SVT-AV1 makes all of its own and the one that
+    calls it real-time threads, and then whatever the latter starts: on a small machine nothing else gets a turn."""
+    if sys.platform != "linux":
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it may have ended
+            if os.sched_getscheduler(int(thread)) != policy:
+                os.sched_setscheduler(int(thread), policy, parameters)
+
+
 def _encoded(frames: Frames, rate: Fraction, encoder: Encoder, factor: int) -> bytes:
     import av
     from av.video.reformatter import ColorRange, Colorspace
@@ -93,6 +110,8 @@ def _encoded(frames: Frames, rate: Fraction, encoder: Encoder, factor: int) -> b
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         quiet = {"x265-params": "log-level=none"} if encoder.name == "libx265" else {}
         stream.options = {**encoder.options, "crf": str(factor), **quiet}
+        with _usual_priority():
+            stream.codec_context.open(strict=False)
         for frame in frames:
             made = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG

@@ -19,11 +19,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import Tensor
 
-from fields.kernels import cam, cuda, kan, ops, rbf, reference, reference_cam, reference_kan, reference_rbf
+from fields.kernels import (
+    cam,
+    cuda,
+    kan,
+    ops,
+    rbf,
+    reference,
+    reference_bases,
+    reference_cam,
+    reference_kan,
+    reference_rbf,
+)
 from fields.kernels.bits import pack_bits, unpack_bits
 from fields.kernels.cuda import Core
 from fields.kernels.reference_rbf import RbfWeights
-from fields.kernels.shapes import ALIGNMENT, CamShape, GridShape, MarchShape, MlpShape, ModulationAxis, grid_shape
+from fields.kernels.shapes import (
+    ALIGNMENT,
+    CamShape,
+    GridShape,
+    KanBasis,
+    MarchShape,
+    MlpShape,
+    ModulationAxis,
+    grid_shape,
+)
 
 GPU = torch.device("cuda", 0)
 PRESET = grid_shape(3, 8, 4, 16, 1024, 2**17)
@@ -134,15 +154,13 @@ def check_layers(report: Report, g: torch.Generator) -> None:
         check_layer(report, name, g, inputs, partial(cam.cam, shape=shape), partial(reference_cam.cam, shape=shape))
     inputs = [normal(g, 3001, 64), normal(g, 6), normal(g, 8, 4)]
     check_layer(report, "rational 64 in 8 groups", g, inputs, kan.rational, reference_kan.rational)
-    inputs, how = [normal(g, 3001, 32), normal(g, 16, 32 * 9) / 16, normal(g, 16)], (8, -2.0, 0.6)
-    check_layer(
-        report,
-        "bumps 32-16",
-        g,
-        inputs,
-        lambda x, w, b: kan.bump_layer(x, w, b, *how),
-        lambda x, w, b: reference_kan.bump_layer(x, w, b, *how),
-    )
+    inputs = [normal(g, 3001, 32), normal(g, 16, 32 * 9) / 16, normal(g, 16)]
+    for kind in kan.KINDS:
+
+        def layer(*x: Tensor, kind: KanBasis = kind, op: Callable[..., Tensor] = kan.basis_layer) -> Tensor:
+            return op(*x, kind, 8, reference_bases.even_knots(8).repeat(32, 1).to(x[0]) if kind == "spline" else None)
+
+        check_layer(report, f"{kind} 32-16", g, inputs, layer, partial(layer, op=reference_kan.basis_layer))
     inputs = [normal(g, 3001, 32), normal(g, 64, 32), normal(g, 64, 32), normal(g, 4, 64), normal(g, 4)]
     check_layer(
         report, "rbf 32-64-4", g, inputs,

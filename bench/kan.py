@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from limits import Limits
@@ -20,11 +21,12 @@ from rounds import Rounds
 from torch import Tensor
 
 from fields.kernels import kan, reference_kan
-from fields.networks.kan import bases
+from fields.kernels import reference_bases as bases
+from fields.kernels.shapes import KanBasis
 
 N = 65536
 CHANNELS, GROUPS = 64, 8
-BUMPS = 8
+FUNCTIONS = 8
 
 
 def passes(op: Callable[..., Tensor], inputs: Sequence[Tensor], backward: bool) -> Callable[[], object]:
@@ -63,11 +65,13 @@ def rational_rows(limits: Limits, threads: int, n_rounds: int, n_slow: int) -> I
         yield row(rounds, name, [*asked, share("limit", rounds.ratio("limit", "ours"), 0.6)])
 
 
-def bump_rows(limits: Limits, threads: int, n_rounds: int, n_slow: int) -> Iterator[Row]:
-    """Layers of Gaussians and SiLU; the limit is the multiply-adds of their products alone."""
+def basis_rows(limits: Limits, threads: int, n_rounds: int, n_slow: int) -> Iterator[Row]:
+    """Layers of functions with a basis, and SiLU; the limit is the multiply-adds of their products alone."""
     g = torch.Generator().manual_seed(0)
-    for n_in, n_out in ((32, 64), (32, 16), (16, 3)):
-        terms = n_in * (BUMPS + 1)
+    gaussians: list[tuple[KanBasis, int, int]] = [("rbf", *sizes) for sizes in ((32, 64), (32, 16), (16, 3))]
+    for kind, n_in, n_out in [*gaussians, *((kind, 32, 16) for kind in get_args(KanBasis) if kind != "rbf")]:
+        terms = n_in * (FUNCTIONS + 1)
+        knots = bases.even_knots(FUNCTIONS).repeat(n_in, 1) if kind == "spline" else None
         inputs = [
             torch.randn(N, n_in, generator=g),
             torch.randn(n_out, terms, generator=g) / terms**0.5,
@@ -75,8 +79,8 @@ def bump_rows(limits: Limits, threads: int, n_rounds: int, n_slow: int) -> Itera
         ]
         for backward in (False, True):
             ours, theirs = (
-                lambda x, w, b, op=op: op(x, w, b, BUMPS, *bases.grid_of(BUMPS))
-                for op in (kan.bump_layer, reference_kan.bump_layer)
+                lambda x, w, b, op=op, kind=kind, knots=knots: op(x, w, b, kind, FUNCTIONS, knots)
+                for op in (kan.basis_layer, reference_kan.basis_layer)
             )
             rounds = Rounds(n_rounds, n_slow)
             rounds.time("ours", passes(ours, inputs, backward), threads)
@@ -86,7 +90,7 @@ def bump_rows(limits: Limits, threads: int, n_rounds: int, n_slow: int) -> Itera
             work = 2.0 * N * terms * n_out * (3 if backward else 1)
             rounds.ask("limit", lambda w=work: w / limits.fma256(threads), threads)
             rounds.run()
-            name = f"rbf layer {N} x {n_in}-{n_out}, {'forward + backward' if backward else 'forward'}"
+            name = f"{kind} layer {N} x {n_in}-{n_out}, {'forward + backward' if backward else 'forward'}"
             yield row(rounds, name, [Asked("eager", rounds.ratio("eager", "ours"), 3.0)])
 
 
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             sys.exit(str(error))
         shown.print(machine(given.threads))
-        for kind in (rational_rows, bump_rows):
+        for kind in (rational_rows, basis_rows):
             for found in kind(limits, given.threads, n_rounds, n_slow):
                 print(
                     f"{time.perf_counter() - started:4.0f} s  {found.name}: {found.ours}", file=sys.stderr, flush=True

@@ -29,12 +29,4 @@ FF_LANE void bumps(F v, F* phi) {
   }
 }
 
-// d_v from cotangents of the bumps: d phi[k] / d v = -2 (v - k) phi[k].
-template <class F>
-FF_LANE F bumps_vjp(F v, const F* phi, const F* d_phi, int count) {
-  F d_v = splat<F>(0.0f);
-  for (int k = 0; k < count; ++k) d_v = fma(d_phi[k] * phi[k], v - splat<F>(static_cast<float>(k)), d_v);
-  return splat<F>(-2.0f) * d_v;
-}
-
 }  // namespace fieldfit

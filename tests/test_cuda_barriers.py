@@ -58,7 +58,7 @@ def of_fixed_points(case: Case) -> Case:
 
 LAYERS_OF = {
     "cam.cu": named("8-16-3-5-aux0", "20-33-33-5-5-4w-5-silu-each-aux3"),
-    "kan.cu": named("rational-24-3", "bumps-24-16-8-alone"),
+    "kan.cu": named("rational-24-3", "rbf-24-16-8-alone"),
     "rbf.cu": [case for layer in named("rbf-7-5-2") for case in (layer, of_fixed_points(layer))],
 }
 """By source, layers whose kernels between them need every barrier there."""

@@ -28,7 +28,9 @@ def named(*names: str) -> list[Case]:
 LAYERS = named(
     "8-16-3-5-aux0", "5-17-17-17-3-4w-5-silu-sigmoid-aux0", "20-33-33-5-5-4w-5-silu-each-aux3",
     "6-48-1-5-each-plain-aux0", "3-128-128-130-silu-aux0", "4-24-24-2-2-2-2-2-2-2-plain-silu-aux0",
-    "rational-24-3", "rational-33-11", "bumps-1-1-8-silu", "bumps-13-66-11-silu", "bumps-24-16-8-alone",
+    "rational-24-3", "rational-33-11", "rbf-1-1-8-silu", "rbf-13-66-11-silu", "rbf-24-16-8-alone",
+    "spline-1-1-4-silu", "spline-13-66-11-silu", "chebyshev-13-66-12-silu", "chebyshev-3-2-1-silu",
+    "fourier-13-66-12-silu", "dog-24-16-8-alone", "mexican-hat-13-66-12-silu",
     "rbf-1-1-1", "rbf-7-5-2", "rbf-19-33-17",
 )  # fmt: skip
 

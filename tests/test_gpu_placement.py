@@ -60,7 +60,7 @@ def test_every_command_runs_on_a_gpu(
 LAYERS = {
     "cam": "CamSpec.forward",
     "rbf": "rbf_forward",
-    "kan-rbf": "bump_layer_forward",
+    "kan-rbf": "basis_layer_forward",
     "kan-rational": "rational_forward",
 }
 

@@ -29,7 +29,7 @@ def test_a_wall_ends_a_ray(last: int) -> None:
     """The sample in the wall is seen, those behind it are not; empty and short rays are as they were."""
     s = packed([0, 5, 4 * AT_ONCE, 1, 0])
     wall = torch.full((1,), float(last))
-    seen = without_hidden(s, lambda i: (s.x[i, 0] >= wall) * 1e8, MIN_TRANSMITTANCE)
+    seen, _ = without_hidden(s, lambda i: (s.x[i, 0] >= wall) * 1e8, MIN_TRANSMITTANCE)
     assert seen.offsets.diff().tolist() == [0, min(5, last + 1), last + 1, 1, 0]
     EXACT.check(seen.t0, torch.cat([torch.arange(float(n)) for n in seen.offsets.diff().tolist()]))
     EXACT.check(seen.ray, torch.arange(5, dtype=torch.int32).repeat_interleave(seen.offsets.diff()))
@@ -38,13 +38,13 @@ def test_a_wall_ends_a_ray(last: int) -> None:
 def test_fog_ends_where_its_closed_form_says() -> None:
     """exp(-sigma k) >= 1e-3 for k <= 6.9 / sigma."""
     for sigma in (0.05, 0.33, 2.0):
-        seen = without_hidden(packed([500]), lambda i, s=sigma: torch.full((len(i),), s), MIN_TRANSMITTANCE)
+        seen, _ = without_hidden(packed([500]), lambda i, s=sigma: torch.full((len(i),), s), MIN_TRANSMITTANCE)
         assert len(seen.t0) == math.floor(-math.log(MIN_TRANSMITTANCE) / sigma) + 1
 
 
 def test_nothing_at_all() -> None:
     for counts in ([], [0, 0]):
-        seen = without_hidden(packed(counts), lambda i: torch.zeros(len(i)), MIN_TRANSMITTANCE)
+        seen, _ = without_hidden(packed(counts), lambda i: torch.zeros(len(i)), MIN_TRANSMITTANCE)
         assert seen.offsets.tolist() == [0] * (len(counts) + 1)
 
 
@@ -55,7 +55,7 @@ def test_same_samples_as_the_native_march(unbounded: bool) -> None:
     origins, directions = unit_rays(field, rays)
     expected = visible_samples(field, origins, directions, None)
     marched = ops.march(origins, directions, None, field.occupancy.bits, march_shape(field))
-    found = without_hidden(marched, lambda i: field.density(marched.x[i]), MIN_TRANSMITTANCE)
+    found, _ = without_hidden(marched, lambda i: field.density(marched.x[i]), MIN_TRANSMITTANCE)
     assert len(expected.t0) < len(marched.t0)
     same = expected.offsets.diff() == found.offsets.diff()
     assert same.double().mean() > 0.98  # a sample at the limit may fall on either side of it

@@ -20,9 +20,9 @@ from fields.contracts import Initialised
 from fields.field import SignalFieldConfig, build
 from fields.fitting import FitConfig
 from fields.kernels import kan, native, reference_kan
+from fields.kernels import reference_bases as bases
+from fields.kernels.shapes import KanBasis
 from fields.networks import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, build_network
-from fields.networks.configs import KanBasis
-from fields.networks.kan import bases
 from fields.networks.kan.basis import Basis
 from fields.networks.kan.layer import KanLayer
 from fields.networks.kan.rational import RationalActivation, RationalLayer
@@ -193,25 +193,41 @@ def rational_case(width: int, groups: int) -> Case:
     return Case(f"rational-{width}-{groups}", inputs, kan.rational, reference_kan.rational, GRADIENTS)
 
 
-def bump_case(n_in: int, n_out: int, count: int, base: bool) -> Case:
+def basis_case(kind: KanBasis, n_in: int, n_out: int, count: int, base: bool) -> Case:
     def inputs(n: int, g: torch.Generator) -> list[Tensor]:
         x = torch.randn(n, n_in, generator=g) * 3
         if n > 2:
             x[0], x[1], x[2] = 0.0, 50.0, -1e6
-        weight = torch.randn(n_out, n_in * (count + base), generator=g)
+        terms = n_in * (count + base)
+        weight = torch.randn(n_out, terms, generator=g) / math.sqrt(terms)
         return [x, weight, torch.randn(n_out, generator=g)]
 
-    def call(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda x, weight, bias: op(x.clamp(-60, 60), weight, bias, count, *bases.grid_of(count))
+    far = 8 if kind == "spline" else 60  # splines go on straight, so that differences of large terms lose digits
 
-    name = f"bumps-{n_in}-{n_out}-{count}-{'silu' if base else 'alone'}"
-    return Case(name, inputs, call(kan.bump_layer), call(reference_kan.bump_layer), GRADIENTS)
+    def call(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            knots = uneven_knots(n_in, count).to(x) if kind == "spline" else None
+            return op(x.clamp(-far, far), weight, bias, kind, count, knots)
+
+        return layer
+
+    name = f"{kind}-{n_in}-{n_out}-{count}-{'silu' if base else 'alone'}"
+    return Case(name, inputs, call(kan.basis_layer), call(reference_kan.basis_layer), GRADIENTS)
+
+
+def uneven_knots(n_in: int, count: int) -> Tensor:
+    """[n_in, count + 4], of grids that differ, in float64 that float32 holds."""
+    steps = 0.2 + torch.rand(n_in, count - 2, generator=torch.Generator().manual_seed(count))
+    return bases.extended(-bases.EXTENT + steps.cumsum(1)).double()
 
 
 CASES = [
     *(rational_case(width, groups) for width, groups in ((1, 1), (8, 8), (24, 3), (33, 11), (64, 8))),
-    *(bump_case(*sizes, base=True) for sizes in ((1, 1, 8), (3, 5, 2), (32, 16, 8), (13, 66, 11), (40, 3, 16))),
-    bump_case(24, 16, 8, base=False),
+    *(basis_case("rbf", *sizes, base=True) for sizes in ((1, 1, 8), (3, 5, 2), (32, 16, 8), (13, 66, 11), (40, 3, 16))),
+    *(basis_case(kind, *sizes, base=True) for kind in KINDS[:1] for sizes in ((1, 1, 4), (32, 16, 8), (13, 66, 11))),
+    *(basis_case(kind, *sizes, base=True) for kind in KINDS[2:] for sizes in ((1, 1, 2), (32, 16, 8), (13, 66, 12))),
+    *(basis_case(kind, 24, 16, 8, base=False) for kind in KINDS),
+    basis_case("chebyshev", 3, 2, 1, base=True),
 ]
 
 
@@ -228,7 +244,7 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 
 
 def test_kernels_are_deterministic(generator: torch.Generator) -> None:
-    for case in (rational_case(64, 8), bump_case(32, 16, 8, base=True)):
+    for case in (rational_case(64, 8), basis_case("rbf", 32, 16, 8, base=True)):
         drawn = case.inputs(5000, generator)
         runs = []
         for _ in range(2):
@@ -249,7 +265,9 @@ def test_second_derivatives_of_the_references(generator: torch.Generator) -> Non
     assert torch.autograd.gradgradcheck(reference_kan.rational, inputs)
 
 
-@pytest.mark.parametrize("case", [rational_case(8, 4), bump_case(5, 3, 8, base=True)], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [rational_case(8, 4), *(basis_case(kind, 5, 3, 8, base=True) for kind in KINDS)], ids=lambda case: case.name
+)
 def test_kernels_give_the_references_second_derivatives(case: Case, generator: torch.Generator) -> None:
     """As an eikonal loss needs them: gradients of the squared slope."""
     drawn, found = case.inputs(20, generator), []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Look, changed, chromium, looking, psnr, serving, started
+from chromium import Look, changed, chromium, looking, psnr, serving, started, wait_until
 from moving import moving_ball, views
 from PIL import Image
 from playwright.sync_api import Browser
@@ -228,12 +228,14 @@ def test_a_fit_is_paused_saved_and_stopped(browser: Browser, tmp_path: Path):
 def test_a_fit_that_is_over_can_still_be_looked_at(browser: Browser, tmp_path: Path):
     Image.fromarray(checks(48, 48)).save(tmp_path / "checks.png")
     arguments = ("fit", "checks.png", "--view", "--port", "0", "--steps", "100", "--fit.batch", "16384")
-    with started(tmp_path, *arguments) as served, looking(browser, served.url) as look:
-        look.tab("Fit")
-        look.sees("done 100%, step 100")
-        fitted = look.settled()
-        assert (fitted.max(-1).astype(int) - fitted.min(-1) > 100).mean() > 0.2  # colours
-        assert not look.page.get_by_role("button", name="Pause").is_enabled()
+    with started(tmp_path, *arguments) as served:
+        wait_until(lambda: "Ctrl-C ends the viewer" in served.out.read_text(), "the fit is over")
+        with looking(browser, served.url) as look:
+            look.tab("Fit")
+            look.sees("done 100%, step 100")
+            fitted = look.settled()
+            assert (fitted.max(-1).astype(int) - fitted.min(-1) > 100).mean() > 0.2  # colours
+            assert not look.page.get_by_role("button", name="Pause").is_enabled()
         assert served.interrupt() == 0
         assert "Traceback" not in served.said()
         assert Run.open(tmp_path / "runs" / "checks").step() == 100

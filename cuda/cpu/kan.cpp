@@ -1,4 +1,4 @@
-// The layer of Gaussian bumps: basis and product in one pass over tiles of samples, lanes along the samples. The values of
+// Layers of learned functions: basis and product in one pass over tiles of samples, lanes along the samples. The values of
 // the basis exist for a few inputs of a tile at a time, and are computed again in the backward pass.
 #include "kan.h"
 
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "../activation.h"
-#include "../bumps.h"
 #include "mlp_tile.h"
 #include "threads.h"
 
@@ -34,11 +33,11 @@ void along_samples(const Product& p, int rows) {
 
 // Weights and sizes, padded with zeros, shared by threads.
 struct Packed {
-  const BumpLayer& layer;
+  const BasisLayer& layer;
   int k, pad_k, pad_o, inputs;   // terms in all, with room behind; outputs; inputs of a chunk
   Aligned weight{0}, bias{0};    // [up_to(n_out, 4), pad_k], [up_to(n_out, 4)]
 
-  explicit Packed(const BumpLayer& l) : layer(l), k(l.n_in * l.terms), pad_k(up_to(l.n_in, kInputs) * l.terms), pad_o(up_to(l.n_out, 4)) {
+  explicit Packed(const BasisLayer& l) : layer(l), k(l.n_in * l.terms), pad_k(up_to(l.n_in, kInputs) * l.terms), pad_o(up_to(l.n_out, 4)) {
     inputs = std::max(kInputs, kChunk / l.terms / kInputs * kInputs);
     weight = Aligned(sizeof(float) * pad_o * pad_k);
     bias = Aligned(sizeof(float) * pad_o);
@@ -68,44 +67,31 @@ class Tile {
 
   // Terms of inputs i .. of this chunk; those of inputs that do not exist are multiplied by weights of zero.
   void evaluate(int i) {
-    const BumpLayer& l = p_.layer;
+    const BasisLayer& l = p_.layer;
     int end = i + p_.chunk_terms(i) / l.terms;
     float* to = basis;
     for (; i < end; ++i, to += l.terms * kPoints) {
       for (int j = 0; j < kPoints; j += kLanes) {
-        FloatV z = load(x + i * kPoints + j), u = place(z, l.first, l.spacing, l.bumps);
-        for (int g = 0; g < l.bumps; g += kBumps) {
-          FloatV phi[kBumps];
-          bumps(u - splat<FloatV>(static_cast<float>(g)), phi);
-          for (int k = 0; k < std::min(kBumps, l.bumps - g); ++k) store(to + (g + k) * kPoints + j, phi[k]);
-        }
-        if (l.terms > l.bumps) store(to + l.bumps * kPoints + j, activate(kSilu, z));
+        FloatV z = load(x + i * kPoints + j);
+        basis_terms(l.basis, knots(i), z, [&](int g, FloatV value) { store(to + g * kPoints + j, value); });
+        if (l.terms > l.basis.count) store(to + l.basis.count * kPoints + j, activate(kSilu, z));
       }
     }
   }
 
   // Cotangents of the chunk's inputs, from those of its terms.
   void evaluate_vjp(int i) {
-    const BumpLayer& l = p_.layer;
+    const BasisLayer& l = p_.layer;
     int end = std::min(i + p_.inputs, l.n_in);
     const float *phi = basis, *d_phi = d_basis;
     for (; i < end; ++i, phi += l.terms * kPoints, d_phi += l.terms * kPoints) {
       for (int j = 0; j < kPoints; j += kLanes) {
-        FloatV z = load(x + i * kPoints + j), u = place(z, l.first, l.spacing, l.bumps), d{};
-        for (int g = 0; g < l.bumps; g += kBumps) {
-          int count = std::min(kBumps, l.bumps - g);
-          FloatV some[kBumps], d_some[kBumps];
-          for (int k = 0; k < count; ++k) {
-            some[k] = load(phi + (g + k) * kPoints + j);
-            d_some[k] = load(d_phi + (g + k) * kPoints + j);
-          }
-          d = d + bumps_vjp(u - splat<FloatV>(static_cast<float>(g)), some, d_some, count);
-        }
-        d = d * splat<FloatV>(1 / l.spacing);
-        if (l.terms > l.bumps) {
-          int64_t at = l.bumps * kPoints + j;
-          d = d + activate_vjp(kSilu, z, load(phi + at), load(d_phi + at));
-        }
+        FloatV z = load(x + i * kPoints + j);
+        auto term = [&](int g) { return load(phi + g * kPoints + j); };
+        auto cotangent = [&](int g) { return load(d_phi + g * kPoints + j); };
+        FloatV d = basis_vjp(l.basis, knots(i), z, term, cotangent);
+        int last = l.basis.count;
+        if (l.terms > last) d = d + activate_vjp(kSilu, z, term(last), cotangent(last));
         store(d_x + i * kPoints + j, d);
       }
     }
@@ -130,13 +116,18 @@ class Tile {
   float *basis, *d_basis;  // [terms of a chunk, kPoints]
 
  private:
+  const float* knots(int i) const {
+    const BasisLayer& l = p_.layer;
+    return l.knots ? l.knots + static_cast<int64_t>(std::min(i, l.n_in - 1)) * l.basis.knots() * kSplineRow : nullptr;
+  }
+
   const Packed& p_;
   Aligned storage_{0};
 };
 
 }  // namespace
 
-void bump_layer_forward(const BumpLayer& l, float* out) {
+void basis_layer_forward(const BasisLayer& l, float* out) {
   Packed packed(l);
   int n_threads = threads_for(l.n, 2 * kPoints);
 #pragma omp parallel num_threads(n_threads)
@@ -156,7 +147,7 @@ void bump_layer_forward(const BumpLayer& l, float* out) {
   }
 }
 
-void bump_layer_backward(const BumpLayer& l, const float* d_out, float* d_x, float* d_weight) {
+void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, float* d_weight) {
   Packed packed(l);
   int n_threads = threads_for(l.n, 2 * kPoints);
   int columns = padded(l.n_out);

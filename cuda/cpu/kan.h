@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "../bases.h"
+
 namespace fieldfit {
 
 // The rational activation of rows of `width` channels, `groups` of equal size.
@@ -17,19 +19,20 @@ void rational_forward(const Rational& r, float* out);
 // d_numerator [6] and d_denominator [groups, 4] are overwritten.
 void rational_backward(const Rational& r, const float* d_out, float* d_x, float* d_numerator, float* d_denominator);
 
-// out[n, o] = bias[o] + sum_i sum_t weight[o, i, t] B_t(x[n, i]): `bumps` Gaussians with centres `first` + g `spacing`,
-// and silu(x) as the last term where terms = bumps + 1.
-struct BumpLayer {
+// out[n, o] = bias[o] + sum_i sum_t weight[o, i, t] B_t(x[n, i]): the functions of a basis, and silu(x) as the last term
+// where there is one term more than these.
+struct BasisLayer {
   int64_t n;
-  int n_in, n_out, bumps, terms;
-  float first, spacing;
+  int n_in, n_out, terms;
+  Basis basis;
+  const float* knots;   // [n_in, basis.knots(), kSplineRow], of splines only
   const float* x;       // [n, n_in]
   const float* weight;  // [n_out, n_in, terms]
   const float* bias;    // [n_out]
 };
 
-void bump_layer_forward(const BumpLayer& l, float* out);
+void basis_layer_forward(const BasisLayer& l, float* out);
 // d_x [n, n_in] may be null; d_weight is overwritten.
-void bump_layer_backward(const BumpLayer& l, const float* d_out, float* d_x, float* d_weight);
+void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, float* d_weight);
 
 }  // namespace fieldfit

@@ -14,15 +14,24 @@ Rational view(const Mat& x, const Vec& numerator, const Mat& denominator) {
   return {static_cast<int64_t>(x.shape(0)), static_cast<int>(width), static_cast<int>(groups), x.data(), numerator.data(), denominator.data()};
 }
 
-BumpLayer view(const Mat& x, const Mat& weight, const Vec& bias, int bumps, float first, float spacing) {
+// kind, functions of an input, place of the first, spacing.
+using Form = std::tuple<int, int, float, float>;
+
+BasisLayer view(const Mat& x, const Mat& weight, const Vec& bias, const Form& form, const std::optional<Mat>& knots) {
+  auto [kind, count, first, spacing] = form;
   size_t n_in = x.shape(1), n_out = weight.shape(0);
-  expect(n_in > 0 && n_out > 0 && bumps > 0 && spacing > 0, "a layer has inputs, outputs, bumps and a spacing");
+  expect(n_in > 0 && n_out > 0 && count > 0 && spacing > 0, "a layer has inputs, outputs, functions and a spacing");
+  expect(kind >= kSplines && kind <= kHats, "a basis of a kind that there is");
+  expect(kind != kWaves || count % 2 == 0, "as many sines as cosines");
+  Basis basis{kind, count, first, spacing};
   size_t terms = weight.shape(1) / n_in;
   expect_shape(weight, n_out, n_in * terms, "weight");
-  expect(terms == static_cast<size_t>(bumps) || terms == static_cast<size_t>(bumps) + 1, "an input has its bumps, and one term more at most");
+  expect(terms == static_cast<size_t>(count) || terms == static_cast<size_t>(count) + 1, "an input has its functions, and one term more at most");
   expect_size(bias.shape(0), n_out, "bias");
-  return {static_cast<int64_t>(x.shape(0)), static_cast<int>(n_in), static_cast<int>(n_out), bumps, static_cast<int>(terms), first, spacing,
-          x.data(), weight.data(), bias.data()};
+  expect(knots.has_value() == (basis.knots() > 0), "splines have knots, and nothing else has");
+  if (knots) expect_shape(*knots, n_in, static_cast<size_t>(basis.knots()) * kSplineRow, "knots");
+  return {static_cast<int64_t>(x.shape(0)), static_cast<int>(n_in), static_cast<int>(n_out), static_cast<int>(terms), basis,
+          knots ? knots->data() : nullptr, x.data(), weight.data(), bias.data()};
 }
 
 }  // namespace
@@ -44,22 +53,22 @@ void bind_kan(nb::module_& m) {
     nb::gil_scoped_release release;
     rational_backward(r, d_out.data(), d_x.data(), d_numerator.data(), d_denominator.data());
   });
-  m.def("bump_layer_forward", [](const Mat& x, const Mat& weight, const Vec& bias, int bumps, float first, float spacing, const Mat& out) {
-    BumpLayer l = view(x, weight, bias, bumps, first, spacing);
+  m.def("basis_layer_forward", [](const Mat& x, const Mat& weight, const Vec& bias, const Form& form, const std::optional<Mat>& knots, const Mat& out) {
+    BasisLayer l = view(x, weight, bias, form, knots);
     expect_shape(out, x.shape(0), weight.shape(0), "out");
     nb::gil_scoped_release release;
-    bump_layer_forward(l, out.data());
-  });
-  m.def("bump_layer_backward", [](const Mat& x, const Mat& weight, const Vec& bias, int bumps, float first, float spacing,
-                                  const Mat& d_out, const std::optional<Mat>& d_x, const Mat& d_weight) {
-    BumpLayer l = view(x, weight, bias, bumps, first, spacing);
+    basis_layer_forward(l, out.data());
+  }, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("form"), nb::arg("knots").none(), nb::arg("out"));
+  m.def("basis_layer_backward", [](const Mat& x, const Mat& weight, const Vec& bias, const Form& form, const std::optional<Mat>& knots,
+                                   const Mat& d_out, const std::optional<Mat>& d_x, const Mat& d_weight) {
+    BasisLayer l = view(x, weight, bias, form, knots);
     expect_shape(d_out, x.shape(0), weight.shape(0), "d_out");
     if (d_x) expect_shape(*d_x, x.shape(0), x.shape(1), "d_x");
     expect_shape(d_weight, weight.shape(0), weight.shape(1), "d_weight");
     nb::gil_scoped_release release;
-    bump_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data());
-  }, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("bumps"), nb::arg("first"), nb::arg("spacing"), nb::arg("d_out"),
-     nb::arg("d_x").none(), nb::arg("d_weight"));
+    basis_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data());
+  }, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("form"), nb::arg("knots").none(), nb::arg("d_out"), nb::arg("d_x").none(),
+     nb::arg("d_weight"));
 }
 
 }  // namespace fieldfit

@@ -1,6 +1,6 @@
-// Layers of learned functions: the rational activation, a thread for each value; and the layer of Gaussian bumps, a block
-// for each tile of samples, whose terms lie in the block's own part of `scratch`.
-#include "../bumps.h"
+// Layers of learned functions: the rational activation, a thread for each value; and layers whose functions have a basis, a
+// block for each tile of samples, whose terms lie in the block's own part of `scratch`.
+#include "../bases.h"
 #include "../rational.h"
 #include "mlp_block.cuh"
 
@@ -52,48 +52,42 @@ rational_backward(int n, int width, int group, const float* x, const float* nume
   slices[(static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y) * kSums + k] = sum;
 }
 
-// n_out sums of the terms of n_in values: `bumps` Gaussians of each and, where there is one term more, its SiLU.
-struct BumpTerms {
-  int n_in, n_out, bumps, terms;
-  float first, spacing;
+// n_out sums of the terms of n_in values: the functions of a basis and, where there is one term more, SiLU.
+struct BasisTerms {
+  int n_in, n_out, terms;
+  Basis basis;
 
   FF_LANE int size() const { return n_in * terms; }
+  FF_LANE const float* knots_of(int i, const float* knots) const {
+    return knots + static_cast<int64_t>(i) * basis.knots() * kSplineRow;
+  }
 };
 
 namespace {
 
 // Terms of samples first .. first + kRows as columns of `to`, those of samples past the end are of zeros.
-FF_LANE void bump_terms(const BumpTerms& of, int n, const float* x, int64_t first, float* to) {
+FF_LANE void all_terms(const BasisTerms& of, const float* knots, int n, const float* x, int64_t first, float* to) {
   for (int e = static_cast<int>(threadIdx.x); e < kRows * of.n_in; e += kThreads) {
     int r = e % kRows, i = e / kRows;
     float v = first + r < n ? x[(first + r) * of.n_in + i] : 0.0f;
-    float u = place(v, of.first, of.spacing, of.bumps);
     float* column = to + static_cast<int64_t>(i) * of.terms * kStride + r;
-    for (int g = 0; g < of.bumps; g += kBumps) {
-      float phi[kBumps];
-      bumps(u - static_cast<float>(g), phi);
-      FF_UNROLL
-      for (int k = 0; k < kBumps; ++k) {
-        if (g + k < of.bumps) column[(g + k) * kStride] = phi[k];
-      }
-    }
-    if (of.terms > of.bumps) column[of.bumps * kStride] = activate(kSilu, v);
+    basis_terms(of.basis, of.knots_of(i, knots), v, [&](int g, float value) { column[g * kStride] = value; });
+    if (of.terms > of.basis.count) column[of.basis.count * kStride] = activate(kSilu, v);
   }
 }
 
 // d_x from terms and their cotangents.
-FF_LANE void bump_terms_vjp(const BumpTerms& of, int n, const float* x, int64_t first, const float* terms,
-                            const float* d_terms, float* d_x) {
+FF_LANE void all_terms_vjp(const BasisTerms& of, const float* knots, int n, const float* x, int64_t first,
+                           const float* terms, const float* d_terms, float* d_x) {
   for (int e = static_cast<int>(threadIdx.x); e < kRows * of.n_in; e += kThreads) {
-    int r = e / of.n_in, i = e % of.n_in;
+    int r = e / of.n_in, i = e % of.n_in, last = of.basis.count;
     if (first + r >= n) continue;
-    float v = x[(first + r) * of.n_in + i], u = place(v, of.first, of.spacing, of.bumps), d = 0.0f;
+    float v = x[(first + r) * of.n_in + i];
     int64_t at = static_cast<int64_t>(i) * of.terms * kStride + r;
-    for (int g = 0; g < of.bumps; ++g, at += kStride) {
-      d += bumps_vjp(u - static_cast<float>(g), terms + at, d_terms + at, 1);
-    }
-    d *= 1 / of.spacing;
-    if (of.terms > of.bumps) d += activate_vjp(kSilu, v, terms[at], d_terms[at]);
+    auto term = [&](int g) { return terms[at + g * kStride]; };
+    auto cotangent = [&](int g) { return d_terms[at + g * kStride]; };
+    float d = basis_vjp(of.basis, of.knots_of(i, knots), v, term, cotangent);
+    if (of.terms > last) d += activate_vjp(kSilu, v, term(last), cotangent(last));
     d_x[(first + r) * of.n_in + i] = d;
   }
 }
@@ -102,13 +96,13 @@ FF_LANE void bump_terms_vjp(const BumpTerms& of, int n, const float* x, int64_t 
 
 // Scratch of a block: the terms. Shared memory: the weight tile.
 FF_KERNEL(kThreads, 2)
-bump_layer_forward(int n, const __grid_constant__ BumpTerms of, const float* x, const float* weight, const float* bias,
-                   float* scratch, int kept, float* out) {
+basis_layer_forward(int n, const __grid_constant__ BasisTerms of, const float* knots, const float* x, const float* weight,
+                    const float* bias, float* scratch, int kept, float* out) {
   FF_SHARED(float, tile);
   float* terms = scratch + static_cast<int64_t>(blockIdx.x) * kept;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kRows; first < n;
        first += static_cast<int64_t>(gridDim.x) * kRows) {
-    bump_terms(of, n, x, first, terms);
+    all_terms(of, knots, n, x, first, terms);
     product(weight, of.size(), 1, bias, of.size(), of.n_out, terms, tile, [&](int j, int r, float v) {
       if (first + r < n) out[(first + r) * of.n_out + j] = v;
     });
@@ -119,8 +113,8 @@ bump_layer_forward(int n, const __grid_constant__ BumpTerms of, const float* x, 
 // Writes d_x (or not, where it is null) and the block's share of d_weight into slices[blockIdx.x].
 // Scratch of a block: the terms, their cotangents, those of the outputs. Shared memory: the weight tile.
 FF_KERNEL(kThreads, 2)
-bump_layer_backward(int n, const __grid_constant__ BumpTerms of, const float* x, const float* weight, float* scratch,
-                    int kept, const float* d_out, float* d_x, float* slices) {
+basis_layer_backward(int n, const __grid_constant__ BasisTerms of, const float* knots, const float* x,
+                     const float* weight, float* scratch, int kept, const float* d_out, float* d_x, float* slices) {
   FF_SHARED(float, tile);
   int size = of.size();
   float* terms = scratch + static_cast<int64_t>(blockIdx.x) * kept;
@@ -130,7 +124,7 @@ bump_layer_backward(int n, const __grid_constant__ BumpTerms of, const float* x,
   int64_t begin = static_cast<int64_t>(blockIdx.x) * kRows;
   MlpRows cotangents{n, d_out, of.n_out, nullptr, nullptr, 0, 0};
   for (int64_t first = begin; first < n; first += static_cast<int64_t>(gridDim.x) * kRows) {
-    bump_terms(of, n, x, first, terms);
+    all_terms(of, knots, n, x, first, terms);
     load_tile(cotangents, first, of.n_out, d);
     __syncthreads();  // both are complete
     weight_gradient(d, terms, of.n_out, size, slice, first == begin);
@@ -138,7 +132,7 @@ bump_layer_backward(int n, const __grid_constant__ BumpTerms of, const float* x,
       product(weight, 1, size, nullptr, of.n_out, size, d, tile,
               [&](int k, int r, float v) { d_terms[k * kStride + r] = v; });
       __syncthreads();  // cotangents of all terms are there
-      bump_terms_vjp(of, n, x, first, terms, d_terms, d_x);
+      all_terms_vjp(of, knots, n, x, first, terms, d_terms, d_x);
     }
     __syncthreads();  // nobody reads this tile any more
   }

@@ -68,16 +68,13 @@ class Core:
         d = d_x, d_numerator, d_denominator
         cuda_layers.rational_backward(self.machine_of(x), (x, numerator, denominator), d_out, d)
 
-    def bump_layer_forward(
-        self, x: Tensor, weight: Tensor, bias: Tensor, count: int, first: float, spacing: float, out: Tensor
-    ) -> None:
-        """The layer of Gaussian bumps."""
-        cuda_layers.bump_layer_forward(self.machine_of(x), x, weight, bias, (count, first, spacing), out)
+    def basis_layer_forward(self, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> None:
+        """`rest`: the form of the basis; the knots of splines or None; out, written."""
+        cuda_layers.basis_layer_forward(self.machine_of(x), (x, weight, bias), *rest)
 
-    def bump_layer_backward(self, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> None:
-        """`rest`: bumps, the first, their spacing; d_out; d_x, which may be None, and d_weight, written."""
-        shape, (d_out, d_x, d_weight) = rest[:3], rest[3:]
-        cuda_layers.bump_layer_backward(self.machine_of(x), (x, weight, bias), shape, d_out, d_x, d_weight)
+    def basis_layer_backward(self, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> None:
+        """`rest`: as in forward; d_out; d_x, which may be None, and d_weight, written."""
+        cuda_layers.basis_layer_backward(self.machine_of(x), (x, weight, bias), *rest)
 
     def rbf_forward(self, x: Tensor, *rest: Any) -> None:
         """`rest`: centres, log precisions, weight, bias; out, which is written; no tape."""

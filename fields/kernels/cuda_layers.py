@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from fields.kernels.cuda_arguments import MachineOf, blocks, expect, expect_tens
 from fields.kernels.cuda_mlp import MlpSpec, sum_slices, weight_tile_bytes
 from fields.kernels.nvrtc import Argument, Machine, Program
 from fields.kernels.reference_rbf import MOST_LOG_PRECISION
+from fields.kernels.shapes import KanBasis
 
 MAX_AXES = 6
 ROWS = 32
@@ -42,11 +44,25 @@ class Modulation(ctypes.Structure):
     ]
 
 
-class BumpTerms(ctypes.Structure):
-    """`BumpTerms` of cuda/gpu/kan.cu."""
+class Basis(ctypes.Structure):
+    """`Basis` of cuda/bases.h."""
 
-    _fields_ = [(name, ctypes.c_int32) for name in ("n_in", "n_out", "bumps", "terms")] + [
-        (name, ctypes.c_float) for name in ("first", "spacing")
+    _fields_ = [
+        ("kind", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("first", ctypes.c_float),
+        ("spacing", ctypes.c_float),
+    ]
+
+
+class BasisTerms(ctypes.Structure):
+    """`BasisTerms` of cuda/gpu/kan.cu."""
+
+    _fields_ = [
+        ("n_in", ctypes.c_int32),
+        ("n_out", ctypes.c_int32),
+        ("terms", ctypes.c_int32),
+        ("basis", Basis),
     ]
 
 
@@ -199,41 +215,61 @@ def _check_rational(x: Tensor, numerator: Tensor, denominator: Tensor) -> int:
     return x.shape[1] // groups
 
 
-def _bump_terms(x: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, float, float]) -> BumpTerms:
-    count, first, spacing = shape
+Form = tuple[int, int, float, float]
+"""Of a basis: its kind, the functions of an input, the place of the first, their spacing."""
+BASES = get_args(KanBasis)
+KNOT = 4
+"""Values of a knot in a table."""
+
+
+def _basis_terms(x: Tensor, weight: Tensor, bias: Tensor, form: Form, knots: Tensor | None) -> BasisTerms:
+    kind, count, first, spacing = form
     n_in, n_out = x.shape[1], len(weight)
-    expect(count > 0 and spacing > 0, "bumps have a count and a spacing")
+    expect(count > 0 and spacing > 0, "functions have a count and a spacing")
+    expect(0 <= kind < len(BASES), "there is such a basis")
+    expect(BASES[kind] != "fourier" or count % 2 == 0, "as many sines as cosines")
     terms = weight.shape[1] // n_in
-    expect(weight.shape[1] == terms * n_in and terms - count in (0, 1), f"{count} bumps do not make {weight.shape[1]}")
+    expect(
+        weight.shape[1] == terms * n_in and terms - count in (0, 1), f"{count} functions do not make {weight.shape[1]}"
+    )
     for name, tensor, size in (("x", x, x.shape), ("weight", weight, weight.shape), ("bias", bias, (n_out,))):
         expect_tensor(name, tensor, size)
-    return BumpTerms(n_in, n_out, count, terms, first, spacing)
+    expect((knots is not None) == (BASES[kind] == "spline"), "splines have knots, and nothing else has")
+    if knots is not None:
+        expect_tensor("knots", knots, (n_in, KNOT * (count + 4)))
+    return BasisTerms(n_in, n_out, terms, Basis(kind, count, first, spacing))
 
 
-def bump_layer_forward(
-    machine: Machine, x: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, float, float], out: Tensor
+def basis_layer_forward(
+    machine: Machine,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    form: Form,
+    knots: Tensor | None,
+    out: Tensor,
 ) -> None:
-    """Write [N, O] into `out`; `shape`: bumps, the first one's place, their spacing."""
-    of, n = _bump_terms(x, weight, bias, shape), len(x)
+    """Write [N, O] into `out`; `tensors`: x, weight, bias."""
+    x, weight, bias = tensors
+    of, n = _basis_terms(*tensors, form, knots), len(x)
     expect_tensor("out", out, (n, len(weight)))
     if n == 0:
         return
     program, shared, scratch, kept = tiles(machine, "kan.cu", n, weight.shape[1], x)
-    arguments = n, of, x, weight, bias, scratch, kept, out
-    machine.launch(program, "bump_layer_forward", (len(scratch), 1), machine.side**2, shared, arguments)
+    arguments = n, of, knots, x, weight, bias, scratch, kept, out
+    machine.launch(program, "basis_layer_forward", (len(scratch), 1), machine.side**2, shared, arguments)
 
 
-def bump_layer_backward(
+def basis_layer_backward(
     machine: Machine,
     tensors: tuple[Tensor, Tensor, Tensor],
-    shape: tuple[int, float, float],
+    form: Form,
+    knots: Tensor | None,
     d_out: Tensor,
     d_x: Tensor | None,
     d_weight: Tensor,
 ) -> None:
     """Write the gradients of x, which may be None, and of the weight; `tensors`: x, weight, bias."""
     x, weight, _ = tensors
-    of, n = _bump_terms(*tensors, shape), len(x)
+    of, n = _basis_terms(*tensors, form, knots), len(x)
     expect_tensor("d_out", d_out, (n, len(weight)))
     expect_tensor("d_weight", d_weight, weight.shape)
     if d_x is not None:
@@ -243,8 +279,8 @@ def bump_layer_backward(
         return
     program, shared, scratch, kept = tiles(machine, "kan.cu", n, 2 * weight.shape[1] + len(weight), x)
     slices = x.new_empty(len(scratch), weight.numel())
-    arguments = n, of, x, weight, scratch, kept, d_out, d_x, slices
-    machine.launch(program, "bump_layer_backward", (len(scratch), 1), machine.side**2, shared, arguments)
+    arguments = n, of, knots, x, weight, scratch, kept, d_out, d_x, slices
+    machine.launch(program, "basis_layer_backward", (len(scratch), 1), machine.side**2, shared, arguments)
     sum_slices(machine, slices, d_weight)
 
 

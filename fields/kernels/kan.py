@@ -9,13 +9,16 @@ there.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fields.kernels import ops, reference_kan
+from fields.kernels import ops, reference_bases, reference_kan
+from fields.kernels.shapes import KanBasis
+
+KINDS = get_args(KanBasis)
 
 
 class _Rational(torch.autograd.Function):
@@ -45,38 +48,53 @@ def rational(
     return _Rational.apply(x.contiguous(), numerator.contiguous(), denominator.contiguous())
 
 
-class _BumpLayer(torch.autograd.Function):
+class _BasisLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, float, float]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kind: KanBasis, count: int, knots: Tensor | None
+    ) -> Tensor:
         out = x.new_empty(len(x), len(weight))
-        ops.core_for(x).bump_layer_forward(x, weight.detach(), bias.detach(), *shape, out)
+        form = KINDS.index(kind), count, *reference_bases.form_of(kind, count)
+        table = None if knots is None else spline_table(knots)
+        ops.core_for(x).basis_layer_forward(x, weight.detach(), bias.detach(), form, table, out)
         ctx.save_for_backward(x, weight, bias)
-        ctx.shape = shape
+        ctx.basis = kind, count, knots
+        ctx.form, ctx.table = form, table
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_through_reference(reference_kan.bump_layer(*inputs, *ctx.shape), inputs, d_out), None
+            return *_through_reference(reference_kan.basis_layer(*inputs, *ctx.basis), inputs, d_out), None, None, None
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_weight, values = torch.empty_like(weight), (x, weight.detach(), bias.detach())
-        ops.core_for(x).bump_layer_backward(*values, *ctx.shape, d_out.contiguous(), d_x, d_weight)
-        return d_x, d_weight, d_out.sum(0), None
+        ops.core_for(x).basis_layer_backward(*values, ctx.form, ctx.table, d_out.contiguous(), d_x, d_weight)
+        return d_x, d_weight, d_out.sum(0), None, None, None
 
 
-def bump_layer(
+def basis_layer(
     x: Float[Tensor, "N I"],
     weight: Float[Tensor, "O IT"],
     bias: Float[Tensor, " O"],
+    kind: KanBasis,
     count: int,
-    first: float,
-    spacing: float,
+    knots: Float[Tensor, "I K"] | None = None,
 ) -> Float[Tensor, "N O"]:
-    """`reference_kan.bump_layer`, the terms of a point never written to memory."""
+    """`reference_kan.basis_layer`, the terms of a point never written to memory. Knots get no gradient."""
     if not ops.is_native(x, weight, bias):
-        return reference_kan.bump_layer(x, weight, bias, count, first, spacing)
-    return _BumpLayer.apply(x.contiguous(), weight.contiguous(), bias.contiguous(), (count, first, spacing))
+        return reference_kan.basis_layer(x, weight, bias, kind, count, knots)
+    return _BasisLayer.apply(x.contiguous(), weight.contiguous(), bias.contiguous(), kind, count, knots)
+
+
+def spline_table(knots: Float[Tensor, "I K"]) -> Float[Tensor, "I K4"]:
+    """Of each knot its place and 1 over the distance to the first, second and third one after it, if there is one."""
+    rows = [knots]
+    for order in (1, 2, 3):
+        inverse = torch.zeros_like(knots)
+        inverse[:, :-order] = 1 / (knots[:, order:] - knots[:, :-order])
+        rows.append(inverse)
+    return torch.stack(rows, dim=2).flatten(1)
 
 
 def _through_reference(out: Tensor, inputs: tuple[Tensor, ...], d_out: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""Torch references of layers of learned functions: the rational activation and the layer of Gaussian bumps.
+"""Torch references of layers of learned functions: the rational activation, and layers whose functions have a basis.
 
 Letters: N points, I inputs, O outputs, G groups, T terms of an input.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from fields.kernels import reference_bases
+from fields.kernels.shapes import KanBasis
 
 
 def rational(
@@ -24,22 +27,17 @@ def rational(
     return p / (1 + q * y)
 
 
-def bumps(x: Float[Tensor, "N I"], count: int, first: float, spacing: float) -> Float[Tensor, "N I {count}"]:
-    """Gaussians exp(-(u - g)^2) with u = (x - first) / spacing and g = 0 .. count - 1 (FastKAN, Li 2024)."""
-    u = (x - first) / spacing
-    return (-(u[:, :, None] - torch.arange(count, dtype=x.dtype, device=x.device)).square()).exp()
-
-
-def bump_layer(
+def basis_layer(
     x: Float[Tensor, "N I"],
     weight: Float[Tensor, "O IT"],
     bias: Float[Tensor, " O"],
+    kind: KanBasis,
     count: int,
-    first: float,
-    spacing: float,
+    knots: Float[Tensor, "I K"] | None = None,
 ) -> Float[Tensor, "N O"]:
-    """Products of the weights with each input's Gaussians and, where there is one term more, its SiLU; plus a bias."""
-    terms = bumps(x, count, first, spacing)
+    """Products of the weights with the functions of each input and, where there is one term more, with its SiLU; plus a
+    bias."""
+    terms = reference_bases.terms(kind, x, count, knots)
     if weight.shape[1] == x.shape[1] * (count + 1):
         terms = torch.cat([terms, torch.nn.functional.silu(x)[:, :, None]], dim=2)
     return torch.nn.functional.linear(terms.flatten(1), weight, bias)

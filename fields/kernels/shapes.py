@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 ALIGNMENT = 16
 """Levels of a table start at multiples of this many entries; the optimiser's marks of what was touched need it."""
 
 Activation = Literal["identity", "relu", "silu", "sine", "sigmoid", "exp"]
 Precision = Literal["float32", "bfloat16"]
+KanBasis: TypeAlias = Literal["spline", "rbf", "chebyshev", "fourier", "dog", "mexican-hat"]
+"""In the order of `BasisKind` in cuda/bases.h."""
 
 
 @dataclass(frozen=True)

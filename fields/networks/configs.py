@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fields.kernels.shapes import KanBasis
+
 
 @dataclass(frozen=True)
 class MLP:
@@ -34,7 +36,6 @@ class TcnnMLP:
     """Number of hidden layers, with a ReLU after each."""
 
 
-KanBasis: TypeAlias = Literal["spline", "rbf", "chebyshev", "fourier", "dog", "mexican-hat"]
 KanFamily: TypeAlias = Literal["spline", "rbf", "chebyshev", "fourier", "dog", "mexican-hat", "rational"]
 Denominator: TypeAlias = Literal["absolute", "even"]
 

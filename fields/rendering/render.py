@@ -67,11 +67,9 @@ def render_rays(field: RadianceField, rays: Rays, generator: torch.Generator | N
 def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] | None = None) -> Rendering:
     """Differentiable rendering of any field, operation by operation."""
     origins, directions = unit_rays(field, rays)
-    s = visible_samples(field, origins, directions, jitter, rays.time)
-    time = of_samples(field, rays.time, s)
-    latent = field.latent(s.x, time)
+    s, latent = visible_latents(field, origins, directions, jitter, rays.time)
     sigma = reference.activate("exp", latent[:, 0])
-    rgb = field.color(latent, s.x, directions, s.ray, time)
+    rgb = field.color(latent, s.x, directions, s.ray, of_samples(field, rays.time, s))
     return _finish(field, rays, ops.Rendered(*ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0)))
 
 
@@ -102,13 +100,8 @@ def visible_samples(
         rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
         return nerfacc_march.visible_samples(rays, shape, field.density, MIN_TRANSMITTANCE)
     if not is_fused(field):
-        s = ops.march(origins, directions, jitter, field.occupancy.bits, shape)
-        times = of_samples(field, time, s)
-
-        def sigma(index: Tensor) -> Tensor:
-            return field.density(s.x[index], None if times is None else times[index])
-
-        return without_hidden(s, sigma, MIN_TRANSMITTANCE)
+        with torch.no_grad():
+            return visible_latents(field, origins, directions, jitter, time)[0]
     encoding, density = field.encoding, field.density_network
     assert isinstance(encoding, GridEncoding) and isinstance(density, Perceptron)
     grid = ops.grid_spec(encoding.shape, encoding.table), encoding.table.detach()
@@ -116,6 +109,34 @@ def visible_samples(
     batch = origins.contiguous(), directions.contiguous(), jitter, field.occupancy.bits
     how = *ops.march_arguments(shape), MIN_TRANSMITTANCE
     return ops.Samples(*ops.core_for(encoding.table, *batch).march_visible(*grid, *network, *batch, *how))
+
+
+def visible_latents(
+    field: RadianceField,
+    origins: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+    jitter: Float[Tensor, " N"] | None,
+    time: Float[Tensor, " N"] | None = None,
+) -> tuple[ops.Samples, Float[Tensor, "S Z"]]:
+    """`visible_samples`, and what both networks share there: it tells which are visible, and is computed once."""
+    if is_fused(field) or field.march.marcher == "nerfacc":
+        s = visible_samples(field, origins, directions, jitter, time)
+        return s, field.latent(s.x, of_samples(field, time, s))
+    s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
+    times, differentiable = of_samples(field, time, s), torch.is_grad_enabled()
+    latents: list[Tensor] = []
+    row, n = torch.zeros_like(s.ray, dtype=torch.int64), 0
+
+    def sigma(index: Tensor) -> Tensor:
+        nonlocal n
+        with torch.set_grad_enabled(differentiable):
+            latents.append(field.latent(s.x[index], None if times is None else times[index]))
+        row[index] = torch.arange(n, n + len(index), device=row.device)
+        n += len(index)
+        return reference.activate("exp", latents[-1][:, 0])
+
+    seen, index = without_hidden(s, sigma, MIN_TRANSMITTANCE)
+    return seen, torch.cat(latents)[row[index]] if latents else field.latent(seen.x)
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

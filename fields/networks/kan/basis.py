@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fields.kernels import kan
-from fields.networks.configs import KanBasis
-from fields.networks.kan import bases
+from fields.kernels import reference_bases as bases
+from fields.kernels.shapes import KanBasis
 from scenes.errors import InputError
 
 ADAPTED = 0.5
@@ -39,32 +38,17 @@ class Basis(nn.Module):
 
     def forward(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N I B"]:
         """All functions of all inputs."""
-        match self.kind:
-            case "spline":
-                return bases.spline(x, self.knots)
-            case "rbf":
-                return bases.rbf(x, self.count)
-            case "chebyshev":
-                return bases.chebyshev(x, self.count)
-            case "fourier":
-                return bases.fourier(x, self.count)
-            case "dog":
-                return bases.dog(x, self.count)
-            case "mexican-hat":
-                return bases.mexican_hat(x, self.count)
-            case _:
-                assert_never(self.kind)
+        return bases.terms(self.kind, x, self.count, self.grid())
+
+    def grid(self) -> Tensor | None:
+        """The knots of splines [I, K]."""
+        return self.knots if self.kind == "spline" else None
 
     def product(
         self, x: Float[Tensor, "N I"], weight: Float[Tensor, "O IT"], bias: Float[Tensor, " O"]
     ) -> Float[Tensor, "N O"]:
         """Weighted sums over inputs and functions. Weights for one term more per input are those of its SiLU."""
-        if self.kind == "rbf":
-            return kan.bump_layer(x, weight, bias, self.count, *bases.grid_of(self.count))
-        terms = self(x)
-        if weight.shape[1] > x.shape[1] * self.count:
-            terms = torch.cat([terms, nn.functional.silu(x)[:, :, None]], dim=2)
-        return nn.functional.linear(terms.flatten(1), weight, bias)
+        return kan.basis_layer(x, weight, bias, self.kind, self.count, self.grid())
 
     def deviation(self, n_in: int) -> float:
         """Of weights that give outputs of variance one for standard normal inputs, on the even grid."""

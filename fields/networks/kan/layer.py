@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fields.contracts import At, with_aux
 from fields.kernels import reference
-from fields.kernels.shapes import Activation
-from fields.networks.configs import KAN, KanBasis, SelectableKAN
+from fields.kernels.shapes import Activation, KanBasis
+from fields.networks.configs import KAN, SelectableKAN
 from fields.networks.kan.basis import Basis
 from scenes.errors import InputError
 

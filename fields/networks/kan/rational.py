@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from fields.contracts import At, with_aux
 from fields.kernels import kan, reference, reference_kan
+from fields.kernels import reference_bases as bases
 from fields.kernels.shapes import Activation
 from fields.networks.configs import Denominator, RationalKAN
-from fields.networks.kan import bases
 from scenes.errors import InputError
 
 RANGE = 3.0

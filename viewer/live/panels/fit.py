@@ -14,13 +14,13 @@ BLUE, ORANGE = "#2669be", "#de6e14"
 
 
 class FitPanel:
-    """The tab; `refresh` is called about once a second."""
+    """The tab; `refresh` is called about once a second while it runs."""
 
     def __init__(self, window: Window, session: Session) -> None:
         assert window.fitting is not None
         self.fitting, self.session = window.fitting, session
         gui = session.client.gui
-        self.text = gui.add_markdown("...")
+        self.text = gui.add_markdown("")
         self.pause = gui.add_button("Pause")
         self.pause.on_click(lambda _: self._pause(window))
         gui.add_button("Save now").on_click(lambda _: self._save(window))
@@ -40,6 +40,7 @@ class FitPanel:
             axes=(axis, {"label": "log10 loss"}),
             aspect=1.6,
         )
+        self.refresh()  # the last time, if the fit is over
 
     def refresh(self) -> None:
         """Show where the fit is by now."""

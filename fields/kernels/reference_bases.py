@@ -8,16 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fields.kernels import reference_kan
+from fields.kernels.shapes import KanBasis
 
 EXTENT = 2.0
 ORDER = 3
 """Of the splines: piecewise cubic, smooth to the second derivative."""
+
+
+def terms(kind: KanBasis, x: Float[Tensor, "N I"], count: int, knots: Float[Tensor, "I K"] | None) -> Tensor:
+    """[N, I, count]: the functions of a basis; splines have knots."""
+    match kind:
+        case "spline":
+            assert knots is not None
+            return spline(x, knots)
+        case "rbf":
+            return rbf(x, count)
+        case "chebyshev":
+            return chebyshev(x, count)
+        case "fourier":
+            return fourier(x, count)
+        case "dog":
+            return dog(x, count)
+        case "mexican-hat":
+            return mexican_hat(x, count)
+        case _:
+            assert_never(kind)
 
 
 def even_knots(count: int) -> Float[Tensor, " K"]:
@@ -51,8 +72,8 @@ def spline(x: Float[Tensor, "N I"], knots: Float[Tensor, "I K"]) -> Float[Tensor
 
 
 def rbf(x: Float[Tensor, "N I"], count: int) -> Float[Tensor, "N I B"]:
-    """Gaussians as wide as they lie apart (FastKAN, Li 2024)."""
-    return reference_kan.bumps(x, count, *grid_of(count))
+    """Gaussians exp(-v^2), v the distance to a centre in units of their spacing (FastKAN, Li 2024)."""
+    return (-_distance(x, count).square()).exp()
 
 
 def chebyshev(x: Float[Tensor, "N I"], count: int) -> Float[Tensor, "N I B"]:
@@ -88,13 +109,20 @@ def grid_of(count: int) -> tuple[float, float]:
     return -EXTENT, 2 * EXTENT / (count - 1)
 
 
-def power(terms: Callable[[Float[Tensor, "Q 1"]], Tensor]) -> float:
+def power(functions: Callable[[Float[Tensor, "Q 1"]], Tensor]) -> float:
     """Sum over an input's functions of E[B(x)^2] for standard normal x, by quadrature: weights of variance
     1 / (I power) give outputs of variance one. For chebyshev it is about (D + 1) / 2 with degree D."""
     x = torch.linspace(-6, 6, 2401, dtype=torch.float64)[:, None]
     density = (-x[:, 0].square() / 2).exp()
-    square = terms(x).flatten(1).square().sum(1)
+    square = functions(x).flatten(1).square().sum(1)
     return float((density * square).sum() / density.sum())
+
+
+def form_of(kind: KanBasis, count: int) -> tuple[float, float]:
+    """What kernels are told of a basis: the first centre and their spacing; of waves what they repeat after."""
+    if kind == "fourier":
+        return 0.0, 2 * EXTENT
+    return (0.0, 1.0) if kind == "chebyshev" else grid_of(count)
 
 
 def _distance(x: Float[Tensor, "N I"], count: int) -> Float[Tensor, "N I B"]:

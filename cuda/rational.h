@@ -5,7 +5,7 @@
 
 namespace fieldfit {
 
-constexpr int kNumerator = 6, kDenominator = 4;
+constexpr int kNumerator = 6, kDenominator = 4, kCoefficients = kNumerator + kDenominator;
 
 template <class F>
 FF_LANE F rational(F x, const F* a, const F* b) {

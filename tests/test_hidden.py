@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fields.kernels import ops, reference
 from fields.kernels.ops import Samples
-from fields.rendering.hidden import AT_ONCE, without_hidden
+from fields.rendering.hidden import AT_ONCE, TorchFront, front_of, without_hidden
 from fields.rendering.render import MIN_TRANSMITTANCE, march_shape, unit_rays, visible_samples
 
 
@@ -65,3 +65,28 @@ def test_same_samples_as_the_native_march(unbounded: bool) -> None:
         return reference.composite(sigma, rgb, s.t0, s.t1, s.offsets)[0].detach()
 
     RENDERED.check(color(found), color(marched))
+
+
+def test_both_fronts_follow_the_same_rays(generator: torch.Generator) -> None:
+    """The native one and that of torch: what they ask for, what they find, and where its densities were."""
+    counts = torch.randint(0, 60, (300,), generator=generator).tolist()
+    s = packed(counts)
+    density = 0.6 * torch.rand(len(s.t0), generator=generator)
+    fronts = front_of(s, MIN_TRANSMITTANCE), TorchFront(s, MIN_TRANSMITTANCE)
+    assert not isinstance(fronts[0], TorchFront)
+    asked = []
+    while True:
+        index, same = (front.next() for front in fronts)
+        EXACT.check(index, same)
+        if len(index) == 0:
+            break
+        asked.append(index)
+        for front in fronts:
+            front.absorb(density[index])
+    for got, want in zip(*(front.seen() for front in fronts), strict=True):
+        EXACT.check(got, want)
+    _, index, row = fronts[0].seen()
+    assert 0 < len(index) < len(s.t0)
+    EXACT.check(torch.cat(asked)[row], index)
+    with pytest.raises(ValueError, match="sigma must have 0 values, got 3"):
+        fronts[0].absorb(density[:3])

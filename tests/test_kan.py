@@ -193,6 +193,19 @@ def rational_case(width: int, groups: int) -> Case:
     return Case(f"rational-{width}-{groups}", inputs, kan.rational, reference_kan.rational, GRADIENTS)
 
 
+def rational_layer_case(n_in: int, groups: int, n_out: int) -> Case:
+    def inputs(n: int, g: torch.Generator) -> list[Tensor]:
+        x, *coefficients = rational_case(n_in, groups).inputs(n, g)
+        weight = torch.randn(n_out, n_in, generator=g) / math.sqrt(n_in)
+        return [x, *coefficients, weight, torch.randn(n_out, generator=g)]
+
+    def reference(x: Tensor, numerator: Tensor, denominator: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.nn.functional.linear(reference_kan.rational(x, numerator, denominator), weight, bias)
+
+    name = f"rational-layer-{n_in}-{groups}-{n_out}"
+    return Case(name, inputs, kan.rational_layer, reference, GRADIENTS)
+
+
 def basis_case(kind: KanBasis, n_in: int, n_out: int, count: int, base: bool) -> Case:
     def inputs(n: int, g: torch.Generator) -> list[Tensor]:
         x = torch.randn(n, n_in, generator=g) * 3
@@ -223,6 +236,7 @@ def uneven_knots(n_in: int, count: int) -> Tensor:
 
 CASES = [
     *(rational_case(width, groups) for width, groups in ((1, 1), (8, 8), (24, 3), (33, 11), (64, 8))),
+    *(rational_layer_case(*sizes) for sizes in ((1, 1, 1), (24, 8, 32), (33, 11, 5), (130, 2, 66))),
     *(basis_case("rbf", *sizes, base=True) for sizes in ((1, 1, 8), (3, 5, 2), (32, 16, 8), (13, 66, 11), (40, 3, 16))),
     *(basis_case(kind, *sizes, base=True) for kind in KINDS[:1] for sizes in ((1, 1, 4), (32, 16, 8), (13, 66, 11))),
     *(basis_case(kind, *sizes, base=True) for kind in KINDS[2:] for sizes in ((1, 1, 2), (32, 16, 8), (13, 66, 12))),
@@ -244,7 +258,7 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 
 
 def test_kernels_are_deterministic(generator: torch.Generator) -> None:
-    for case in (rational_case(64, 8), basis_case("rbf", 32, 16, 8, base=True)):
+    for case in (rational_case(64, 8), rational_layer_case(32, 8, 16), basis_case("rbf", 32, 16, 8, base=True)):
         drawn = case.inputs(5000, generator)
         runs = []
         for _ in range(2):
@@ -266,7 +280,9 @@ def test_second_derivatives_of_the_references(generator: torch.Generator) -> Non
 
 
 @pytest.mark.parametrize(
-    "case", [rational_case(8, 4), *(basis_case(kind, 5, 3, 8, base=True) for kind in KINDS)], ids=lambda case: case.name
+    "case",
+    [rational_case(8, 4), rational_layer_case(8, 4, 3), *(basis_case(kind, 5, 3, 8, base=True) for kind in KINDS)],
+    ids=lambda case: case.name,
 )
 def test_kernels_give_the_references_second_derivatives(case: Case, generator: torch.Generator) -> None:
     """As an eikonal loss needs them: gradients of the squared slope."""

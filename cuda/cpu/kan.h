@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../bases.h"
+#include "../rational.h"
 
 namespace fieldfit {
 
@@ -18,6 +19,20 @@ struct Rational {
 void rational_forward(const Rational& r, float* out);
 // d_numerator [6] and d_denominator [groups, 4] are overwritten.
 void rational_backward(const Rational& r, const float* d_out, float* d_x, float* d_numerator, float* d_denominator);
+
+// A linear layer of the activation, whose coefficients are given for each channel.
+struct RationalLayer {
+  int64_t n;
+  int n_in, n_out;
+  const float* x;             // [n, n_in]
+  const float* coefficients;  // [n_in, kCoefficients]: of the numerator, then of the denominator, not negative
+  const float* weight;        // [n_out, n_in]
+  const float* bias;          // [n_out]
+};
+
+void rational_layer_forward(const RationalLayer& l, float* out);
+// d_x [n, n_in] may be null; d_weight and d_coefficients are overwritten.
+void rational_layer_backward(const RationalLayer& l, const float* d_out, float* d_x, float* d_weight, float* d_coefficients);
 
 // out[n, o] = bias[o] + sum_i sum_t weight[o, i, t] B_t(x[n, i]): the functions of a basis, and silu(x) as the last term
 // where there is one term more than these.

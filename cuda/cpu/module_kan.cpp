@@ -34,6 +34,16 @@ BasisLayer view(const Mat& x, const Mat& weight, const Vec& bias, const Form& fo
           knots ? knots->data() : nullptr, x.data(), weight.data(), bias.data()};
 }
 
+RationalLayer view(const Mat& x, const Mat& coefficients, const Mat& weight, const Vec& bias) {
+  size_t n_in = x.shape(1), n_out = weight.shape(0);
+  expect(n_in > 0 && n_out > 0, "a layer has inputs and outputs");
+  expect_shape(coefficients, n_in, kCoefficients, "coefficients");
+  expect_shape(weight, n_out, n_in, "weight");
+  expect_size(bias.shape(0), n_out, "bias");
+  return {static_cast<int64_t>(x.shape(0)), static_cast<int>(n_in), static_cast<int>(n_out), x.data(), coefficients.data(),
+          weight.data(), bias.data()};
+}
+
 }  // namespace
 
 void bind_kan(nb::module_& m) {
@@ -53,6 +63,23 @@ void bind_kan(nb::module_& m) {
     nb::gil_scoped_release release;
     rational_backward(r, d_out.data(), d_x.data(), d_numerator.data(), d_denominator.data());
   });
+  m.def("rational_layer_forward", [](const Mat& x, const Mat& coefficients, const Mat& weight, const Vec& bias, const Mat& out) {
+    RationalLayer l = view(x, coefficients, weight, bias);
+    expect_shape(out, x.shape(0), weight.shape(0), "out");
+    nb::gil_scoped_release release;
+    rational_layer_forward(l, out.data());
+  });
+  m.def("rational_layer_backward", [](const Mat& x, const Mat& coefficients, const Mat& weight, const Vec& bias, const Mat& d_out,
+                                      const std::optional<Mat>& d_x, const Mat& d_weight, const Mat& d_coefficients) {
+    RationalLayer l = view(x, coefficients, weight, bias);
+    expect_shape(d_out, x.shape(0), weight.shape(0), "d_out");
+    if (d_x) expect_shape(*d_x, x.shape(0), x.shape(1), "d_x");
+    expect_shape(d_weight, weight.shape(0), weight.shape(1), "d_weight");
+    expect_shape(d_coefficients, x.shape(1), kCoefficients, "d_coefficients");
+    nb::gil_scoped_release release;
+    rational_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data(), d_coefficients.data());
+  }, nb::arg("x"), nb::arg("coefficients"), nb::arg("weight"), nb::arg("bias"), nb::arg("d_out"), nb::arg("d_x").none(),
+     nb::arg("d_weight"), nb::arg("d_coefficients"));
   m.def("basis_layer_forward", [](const Mat& x, const Mat& weight, const Vec& bias, const Form& form, const std::optional<Mat>& knots, const Mat& out) {
     BasisLayer l = view(x, weight, bias, form, knots);
     expect_shape(out, x.shape(0), weight.shape(0), "out");

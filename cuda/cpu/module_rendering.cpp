@@ -1,5 +1,6 @@
 // Python bindings of marching, occupancy, compositing and rendering.
 #include "bindings.h"
+#include "front.h"
 
 namespace fieldfit {
 namespace {
@@ -20,18 +21,22 @@ RayBatch rays_of(const Mat& origins, const Mat& directions, const std::optional<
   return {static_cast<int64_t>(n), origins.data(), directions.data(), jitter ? jitter->data() : nullptr};
 }
 
-CompositeInput composite_input(const LongVec& offsets, const Vec& sigma, const Mat& rgb, const Vec& t0, const Vec& t1) {
-  size_t s = sigma.shape(0);
+void expect_offsets(const LongVec& offsets, size_t samples) {
   expect(offsets.shape(0) >= 1, "offsets has at least one value");
   size_t n = offsets.shape(0) - 1;
+  const int64_t* o = offsets.data();
+  bool ordered = o[0] == 0 && o[n] == static_cast<int64_t>(samples);
+  for (size_t i = 0; i < n; ++i) ordered &= o[i] <= o[i + 1];
+  expect(ordered, "offsets must rise from 0 to the number of samples");
+}
+
+CompositeInput composite_input(const LongVec& offsets, const Vec& sigma, const Mat& rgb, const Vec& t0, const Vec& t1) {
+  size_t s = sigma.shape(0);
+  expect_offsets(offsets, s);
   expect_shape(rgb, s, 3, "rgb");
   expect_size(t0.shape(0), s, "t0");
   expect_size(t1.shape(0), s, "t1");
-  const int64_t* o = offsets.data();
-  bool ordered = o[0] == 0 && o[n] == static_cast<int64_t>(s);
-  for (size_t i = 0; i < n; ++i) ordered &= o[i] <= o[i + 1];
-  expect(ordered, "offsets must rise from 0 to the number of samples");
-  return {static_cast<int64_t>(n), o, sigma.data(), rgb.data(), t0.data(), t1.data()};
+  return {static_cast<int64_t>(offsets.shape(0)) - 1, offsets.data(), sigma.data(), rgb.data(), t0.data(), t1.data()};
 }
 
 Rendering rendering(const Mat& rgb, const Vec& opacity, const Vec& depth, size_t n) {
@@ -75,6 +80,40 @@ nb::tuple sampled(March march) {
                         owned(s->of.t1, {n}, owner), owned(s->of.x, {n, 3}, owner), owned(s->ray, {n}, owner));
 }
 
+// Hands a vector to torch without a copy.
+nb::object given(std::vector<int64_t>&& values) {
+  auto* kept = new std::vector<int64_t>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<int64_t>*>(p); });
+  return nb::cast(owned(*kept, {kept->size()}, owner));
+}
+
+// A front with the arrays that it reads.
+class FrontOf {
+ public:
+  FrontOf(LongVec offsets, Vec t0, Vec t1, float most_depth, int at_once)
+      : offsets_(std::move(offsets)), t0_(std::move(t0)), t1_(std::move(t1)) {
+    expect_size(t1_.shape(0), t0_.shape(0), "t1");
+    expect_offsets(offsets_, t0_.shape(0));
+    expect(at_once > 0, "some samples are looked at");
+    front_.emplace(offsets_.data(), static_cast<int64_t>(offsets_.shape(0)) - 1, t0_.data(), t1_.data(), most_depth, at_once);
+  }
+
+  nb::object next() { return given(front_->next()); }
+  void absorb(const Vec& sigma) {
+    expect_size(sigma.shape(0), static_cast<size_t>(front_->asked()), "sigma");
+    front_->absorb(sigma.data());
+  }
+  nb::tuple seen() const {
+    Front::Seen found = front_->seen();
+    return nb::make_tuple(given(std::move(found.offsets)), given(std::move(found.index)), given(std::move(found.row)));
+  }
+
+ private:
+  LongVec offsets_;
+  Vec t0_, t1_;
+  std::optional<Front> front_;
+};
+
 }  // namespace
 
 void bind_rendering(nb::module_& m) {
@@ -100,12 +139,14 @@ void bind_rendering(nb::module_& m) {
      nb::arg("jitter").none(), nb::arg("occupancy"), nb::arg("resolution"), nb::arg("contracted"), nb::arg("near"),
      nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("min_transmittance"));
 
+  nb::class_<FrontOf>(m, "Front")
+      .def(nb::init<LongVec, Vec, Vec, float, int>(), nb::arg("offsets"), nb::arg("t0"), nb::arg("t1"), nb::arg("most_depth"), nb::arg("at_once"))
+      .def("next", &FrontOf::next)
+      .def("absorb", &FrontOf::absorb, nb::arg("sigma"))
+      .def("seen", &FrontOf::seen);
+
   m.def("set_bits", [](const IntVec& words) {
-    auto set = std::make_unique<std::vector<int64_t>>(
-        set_bits(reinterpret_cast<const uint32_t*>(words.data()), static_cast<int64_t>(words.shape(0))));
-    auto* values = set.release();
-    nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<int64_t>*>(p); });
-    return owned(*values, {values->size()}, owner);
+    return given(set_bits(reinterpret_cast<const uint32_t*>(words.data()), static_cast<int64_t>(words.shape(0))));
   });
   m.def("visit_cells", [](const LongVec& cells, const Vec& found, float decay, float threshold, const IntVec& allowed,
                           const Vec& density, const IntVec& bits) {

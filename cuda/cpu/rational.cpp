@@ -1,5 +1,6 @@
-// The rational activation: memory is read and written once; gradients of the coefficients are summed in registers over a
-// tile of rows, then in double by thread, then over threads in their order (the idea of FlashKAT, without atomics).
+// The rational activation, and a linear layer of it; lanes are channels. Memory is read and written once; gradients of the
+// coefficients are summed in registers over a tile of rows, then in double by thread, then over threads in their order (the
+// idea of FlashKAT, without atomics).
 #include "../rational.h"
 
 #include <algorithm>
@@ -7,118 +8,230 @@
 #include <vector>
 
 #include "kan.h"
+#include "mlp_tile.h"
 #include "threads.h"
 
 namespace fieldfit {
 namespace {
 
-constexpr int kRowTile = 64;
+constexpr int kRowTile = 48;             // a multiple of 12, for products
 constexpr int64_t kLeastValues = 16384;  // of a thread
 
+#if defined(__AVX512F__)
+FloatV load_first(const float* p, int lanes) { return (FloatV)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << lanes) - 1), p); }
+void store_first(float* p, FloatV v, int lanes) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1 << lanes) - 1), (__m512)v); }
+#else
 FloatV load_first(const float* p, int lanes) {
   FloatV v{};
   memcpy(&v, p, sizeof(float) * lanes);
   return v;
 }
 void store_first(float* p, FloatV v, int lanes) { memcpy(p, &v, sizeof(float) * lanes); }
+#endif
 
-// |denominator| by power and channel, [4][padded width], so that a vector of channels may span groups.
-struct Coefficients {
-  int pad;
-  std::vector<float> by_channel;
-  FloatV a[kNumerator];
+// Coefficients by their number and channel, [kCoefficients, pad], so that a vector of channels may span groups.
+class Coefficients {
+ public:
+  explicit Coefficients(int width) : pad(padded(width)), width_(width), by_channel_(static_cast<size_t>(kCoefficients) * pad) {}
+  float& at(int k, int channel) { return by_channel_[k * pad + channel]; }
 
-  explicit Coefficients(const Rational& r)
-      : pad((r.width + kLanes - 1) / kLanes * kLanes), by_channel(static_cast<size_t>(kDenominator) * pad) {
-    for (int i = 0; i < kNumerator; ++i) a[i] = splat<FloatV>(r.numerator[i]);
-    int size = r.width / r.groups;
-    for (int j = 0; j < kDenominator; ++j) {
-      for (int c = 0; c < r.width; ++c) by_channel[j * pad + c] = std::abs(r.denominator[c / size * kDenominator + j]);
+  // Calls f(channel, lanes, coefficients) for all vectors of channels.
+  template <class Call>
+  void for_each(Call call) const {
+    for (int c = 0; c < width_; c += kLanes) {
+      FloatV k[kCoefficients];
+      for (int i = 0; i < kCoefficients; ++i) k[i] = load(&by_channel_[i * pad + c]);
+      call(c, std::min(kLanes, width_ - c), k);
     }
   }
-  void of(int channel, FloatV* b) const {
-    for (int j = 0; j < kDenominator; ++j) b[j] = load(&by_channel[j * pad + channel]);
+
+  const int pad;
+
+ private:
+  int width_;
+  std::vector<float> by_channel_;
+};
+
+// F of `rows` rows of x, `stride` apart, to rows `to_stride` apart.
+void activate_rows(const Coefficients& of, const float* x, int stride, int rows, float* to, int to_stride, bool whole) {
+  of.for_each([&](int c, int lanes, const FloatV* k) {
+    const float* from = x + c;
+    float* out = to + c;
+    if (lanes == kLanes) {
+      for (int i = 0; i < rows; ++i) store(out + i * to_stride, rational(load(from + i * stride), k, k + kNumerator));
+      return;
+    }
+    for (int i = 0; i < rows; ++i) {
+      FloatV v = rational(load_first(from + i * stride, lanes), k, k + kNumerator);
+      if (whole) {
+        store(out + i * to_stride, v);  // lanes behind the last channel are multiplied by zeros
+      } else {
+        store_first(out + i * to_stride, v, lanes);
+      }
+    }
+  });
+}
+
+// d_x, if it is wanted, from cotangents d of rows of F; adds what those of the coefficients get to sums [kCoefficients, pad].
+void rows_vjp(const Coefficients& of, const float* x, int stride, int rows, const float* d, int d_stride, float* d_x, double* sums) {
+  of.for_each([&](int c, int lanes, const FloatV* k) {
+    FloatV d_k[kCoefficients] = {};
+    for (int i = 0; i < rows; ++i) {
+      int64_t at = static_cast<int64_t>(i) * stride + c;
+      const float* d_row = d + static_cast<int64_t>(i) * d_stride + c;
+      bool all = lanes == kLanes;
+      FloatV v = all ? load(x + at) : load_first(x + at, lanes), d_v = all ? load(d_row) : load_first(d_row, lanes);
+      FloatV slope = rational_vjp(v, k, k + kNumerator, d_v, d_k, d_k + kNumerator);
+      if (!d_x) continue;
+      if (all) {
+        store(d_x + at, slope);
+      } else {
+        store_first(d_x + at, slope, lanes);
+      }
+    }
+    for (int i = 0; i < kCoefficients; ++i) {
+      for (int l = 0; l < kLanes; ++l) sums[i * of.pad + c + l] += d_k[i][l];
+    }
+  });
+}
+
+// Sums of coefficient gradients by thread, [threads][kCoefficients, pad].
+class Sums {
+ public:
+  Sums(int n_threads, int pad) : pad_(pad), values_(static_cast<size_t>(n_threads) * kCoefficients * pad) {}
+  double* of(int thread) { return &values_[static_cast<size_t>(thread) * kCoefficients * pad_]; }
+  double total(int k, int channel) const {
+    double s = 0;
+    for (size_t at = static_cast<size_t>(k) * pad_ + channel; at < values_.size(); at += static_cast<size_t>(kCoefficients) * pad_) s += values_[at];
+    return s;
+  }
+
+ private:
+  int pad_;
+  std::vector<double> values_;
+};
+
+Coefficients coefficients_of(const Rational& r) {
+  Coefficients found(r.width);
+  int size = r.width / r.groups;
+  for (int c = 0; c < r.width; ++c) {
+    for (int i = 0; i < kNumerator; ++i) found.at(i, c) = r.numerator[i];
+    for (int j = 0; j < kDenominator; ++j) found.at(kNumerator + j, c) = std::abs(r.denominator[c / size * kDenominator + j]);
+  }
+  return found;
+}
+
+// Calls f(first, rows) for the tiles of this thread's share.
+template <class Call>
+void for_each_tile(int64_t n, Call call) {
+  Range mine = share(n, omp_get_thread_num(), omp_get_num_threads(), kRowTile);
+  for (int64_t row = mine.begin; row < mine.end; row += kRowTile) call(row, static_cast<int>(std::min<int64_t>(kRowTile, mine.end - row)));
+}
+
+// Weights in both orders, padded with zeros, shared by threads.
+struct Packed {
+  int pad_in, pad_out;
+  Coefficients coefficients;
+  Aligned storage;
+  float *transposed, *weight, *bias;  // [n_in, pad_out], [n_out, pad_in], [pad_out]
+
+  explicit Packed(const RationalLayer& l) : pad_in(padded(l.n_in)), pad_out(padded(l.n_out)), coefficients(l.n_in) {
+    size_t forward = static_cast<size_t>(l.n_in) * pad_out, backward = static_cast<size_t>(l.n_out) * pad_in;
+    storage = Aligned(sizeof(float) * (forward + backward + pad_out));
+    transposed = reinterpret_cast<float*>(storage.data());
+    weight = transposed + forward;
+    bias = weight + backward;
+    for (int o = 0; o < l.n_out; ++o) {
+      bias[o] = l.bias[o];
+      for (int i = 0; i < l.n_in; ++i) {
+        float w = l.weight[static_cast<int64_t>(o) * l.n_in + i];
+        transposed[static_cast<size_t>(i) * pad_out + o] = weight[static_cast<size_t>(o) * pad_in + i] = w;
+      }
+    }
+    for (int i = 0; i < l.n_in; ++i) {
+      for (int k = 0; k < kCoefficients; ++k) coefficients.at(k, i) = l.coefficients[i * kCoefficients + k];
+    }
   }
 };
 
-// Calls f(row, rows, channel, lanes) for tiles of rows and vectors of channels of this thread's share.
-template <class Call>
-void for_each_block(const Rational& r, int part, int parts, Call call) {
-  Range mine = share(r.n, part, parts, kRowTile);
-  for (int64_t row = mine.begin; row < mine.end; row += kRowTile) {
-    int rows = static_cast<int>(std::min<int64_t>(kRowTile, mine.end - row));
-    for (int c = 0; c < r.width; c += kLanes) call(row, rows, c, std::min(kLanes, r.width - c));
-  }
-}
+int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace
 
 void rational_forward(const Rational& r, float* out) {
-  Coefficients coefficients(r);
-  int n_threads = threads_for(r.n * r.width, kLeastValues);
-#pragma omp parallel num_threads(n_threads)
-  {
-    FloatV a[kNumerator];
-    std::copy_n(coefficients.a, kNumerator, a);
-    for_each_block(r, omp_get_thread_num(), omp_get_num_threads(), [&](int64_t row, int rows, int c, int lanes) {
-      FloatV b[kDenominator];
-      coefficients.of(c, b);
-      const float* x = r.x + row * r.width + c;
-      float* to = out + row * r.width + c;
-      if (lanes == kLanes) {
-        for (int i = 0; i < rows; ++i) store(to + i * r.width, rational(load(x + i * r.width), a, b));
-      } else {
-        for (int i = 0; i < rows; ++i) store_first(to + i * r.width, rational(load_first(x + i * r.width, lanes), a, b), lanes);
-      }
-    });
-  }
+  Coefficients coefficients = coefficients_of(r);
+#pragma omp parallel num_threads(threads_for(r.n * r.width, kLeastValues))
+  for_each_tile(r.n, [&](int64_t first, int rows) {
+    activate_rows(coefficients, r.x + first * r.width, r.width, rows, out + first * r.width, r.width, false);
+  });
 }
 
 void rational_backward(const Rational& r, const float* d_out, float* d_x, float* d_numerator, float* d_denominator) {
-  constexpr int kSums = kNumerator + kDenominator;
-  Coefficients coefficients(r);
+  Coefficients coefficients = coefficients_of(r);
   int n_threads = threads_for(r.n * r.width, kLeastValues);
-  size_t pad = coefficients.pad;
-  std::vector<double> sums(n_threads * kSums * pad);  // [threads][coefficient][channel]
+  Sums sums(n_threads, coefficients.pad);
 #pragma omp parallel num_threads(n_threads)
-  {
-    int thread = omp_get_thread_num();
-    double* mine = &sums[thread * kSums * pad];
-    FloatV a[kNumerator];
-    std::copy_n(coefficients.a, kNumerator, a);
-    for_each_block(r, thread, omp_get_num_threads(), [&](int64_t row, int rows, int c, int lanes) {
-      FloatV b[kDenominator], d_a[kNumerator] = {}, d_b[kDenominator] = {};
-      coefficients.of(c, b);
-      int64_t at = row * r.width + c;
-      if (lanes == kLanes) {
-        for (int i = 0; i < rows; ++i, at += r.width) store(d_x + at, rational_vjp(load(r.x + at), a, b, load(d_out + at), d_a, d_b));
-      } else {
-        for (int i = 0; i < rows; ++i, at += r.width) {
-          store_first(d_x + at, rational_vjp(load_first(r.x + at, lanes), a, b, load_first(d_out + at, lanes), d_a, d_b), lanes);
-        }
-      }
-      for (int i = 0; i < kSums; ++i) {
-        FloatV v = i < kNumerator ? d_a[i] : d_b[i - kNumerator];
-        for (int l = 0; l < kLanes; ++l) mine[i * pad + c + l] += v[l];
-      }
-    });
-  }
-  auto total = [&](int i, int channel) {
-    double s = 0;
-    for (int t = 0; t < n_threads; ++t) s += sums[(t * kSums + i) * pad + channel];
-    return s;
-  };
+  for_each_tile(r.n, [&](int64_t first, int rows) {
+    int64_t at = first * r.width;
+    rows_vjp(coefficients, r.x + at, r.width, rows, d_out + at, r.width, d_x + at, sums.of(omp_get_thread_num()));
+  });
   for (int i = 0; i < kNumerator; ++i) {
     double s = 0;
-    for (int c = 0; c < r.width; ++c) s += total(i, c);
+    for (int c = 0; c < r.width; ++c) s += sums.total(i, c);
     d_numerator[i] = static_cast<float>(s);
   }
   int size = r.width / r.groups;
   for (int k = 0; k < r.groups * kDenominator; ++k) {
     double s = 0;
-    for (int c = 0; c < size; ++c) s += total(kNumerator + k % kDenominator, k / kDenominator * size + c);
+    for (int c = 0; c < size; ++c) s += sums.total(kNumerator + k % kDenominator, k / kDenominator * size + c);
     float b = r.denominator[k];
     d_denominator[k] = b > 0 ? static_cast<float>(s) : b < 0 ? static_cast<float>(-s) : 0.0f;
+  }
+}
+
+void rational_layer_forward(const RationalLayer& l, float* out) {
+  Packed p(l);
+#pragma omp parallel num_threads(threads_for(l.n, 2 * kRowTile))
+  {
+    Aligned scratch(sizeof(float) * kRowTile * (p.pad_in + p.pad_out));
+    float *act = reinterpret_cast<float*>(scratch.data()), *to = act + kRowTile * p.pad_in;
+    for_each_tile(l.n, [&](int64_t first, int rows) {
+      activate_rows(p.coefficients, l.x + first * l.n_in, l.n_in, rows, act, p.pad_in, true);
+      product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, l.n_in, p.bias}, up_to(rows, 12), p.pad_out);
+      for (int i = 0; i < rows; ++i) memcpy(out + (first + i) * l.n_out, to + i * p.pad_out, sizeof(float) * l.n_out);
+    });
+  }
+}
+
+void rational_layer_backward(const RationalLayer& l, const float* d_out, float* d_x, float* d_weight, float* d_coefficients) {
+  Packed p(l);
+  int n_threads = threads_for(l.n, 2 * kRowTile);
+  Sums sums(n_threads, p.pad_in);
+  std::vector<Aligned> of_weight(n_threads);  // [up_to(n_out, 4), pad_in] each
+#pragma omp parallel num_threads(n_threads)
+  {
+    int thread = omp_get_thread_num();
+    of_weight[thread] = Aligned(sizeof(float) * up_to(l.n_out, 4) * p.pad_in);
+    float* sum = reinterpret_cast<float*>(of_weight[thread].data());
+    Aligned scratch(sizeof(float) * kRowTile * (2 * p.pad_in + p.pad_out));
+    float *act = reinterpret_cast<float*>(scratch.data()), *d_act = act + kRowTile * p.pad_in, *d = d_act + kRowTile * p.pad_in;
+    for_each_tile(l.n, [&](int64_t first, int rows) {
+      const float* x = l.x + first * l.n_in;
+      for (int i = 0; i < rows; ++i) memcpy(d + i * p.pad_out, d_out + (first + i) * l.n_out, sizeof(float) * l.n_out);
+      activate_rows(p.coefficients, x, l.n_in, rows, act, p.pad_in, true);
+      product_add({d, 1, p.pad_out, act, p.pad_in, sum, p.pad_in, rows}, up_to(l.n_out, 4), p.pad_in);
+      product<Start::kZero, End::kStore>({d, p.pad_out, 1, p.weight, p.pad_in, d_act, p.pad_in, l.n_out}, up_to(rows, 12), p.pad_in);
+      rows_vjp(p.coefficients, x, l.n_in, rows, d_act, p.pad_in, d_x ? d_x + first * l.n_in : nullptr, sums.of(thread));
+    });
+  }
+  for (int64_t k = 0; k < static_cast<int64_t>(l.n_out) * l.n_in; ++k) {
+    int64_t at = k / l.n_in * p.pad_in + k % l.n_in;
+    float total = 0;
+    for (const Aligned& of : of_weight) total += reinterpret_cast<const float*>(of.data())[at];
+    d_weight[k] = total;
+  }
+  for (int k = 0; k < l.n_in * kCoefficients; ++k) {
+    d_coefficients[k] = static_cast<float>(sums.total(k % kCoefficients, k / kCoefficients));
   }
 }
 

@@ -7,8 +7,6 @@
 namespace fieldfit {
 namespace {
 
-constexpr int kSums = kNumerator + kDenominator;
-
 FF_LANE void load_coefficients(const float* numerator, const float* denominator, float* a, float* b) {
   for (int i = 0; i < kNumerator; ++i) a[i] = numerator[i];
   for (int j = 0; j < kDenominator; ++j) b[j] = abs_(denominator[j]);
@@ -31,8 +29,8 @@ rational_forward(int n, int width, int group, const float* x, const float* numer
 FF_KERNEL(128, 4)
 rational_backward(int n, int width, int group, const float* x, const float* numerator, const float* denominator,
                   const float* d_out, float* d_x, float* slices) {
-  FF_SHARED(float, sums);  // [warps, kSums]
-  float a[kNumerator], b[kDenominator], d[kSums] = {};
+  FF_SHARED(float, sums);  // [warps, kCoefficients]
+  float a[kNumerator], b[kDenominator], d[kCoefficients] = {};
   load_coefficients(numerator, denominator + blockIdx.y * kDenominator, a, b);
   int64_t first = static_cast<int64_t>(blockIdx.y) * group, count = static_cast<int64_t>(n) * group;
   for (int64_t e = thread_index(); e < count; e += thread_count()) {
@@ -40,16 +38,16 @@ rational_backward(int n, int width, int group, const float* x, const float* nume
     d_x[at] = rational_vjp(x[at], a, b, d_out[at], d, d + kNumerator);
   }
   FF_UNROLL
-  for (int k = 0; k < kSums; ++k) {
+  for (int k = 0; k < kCoefficients; ++k) {
     float sum = warp_sum(d[k]);
-    if (lane_index() == 0) sums[warp_index() * kSums + k] = sum;
+    if (lane_index() == 0) sums[warp_index() * kCoefficients + k] = sum;
   }
   __syncthreads();
   int k = static_cast<int>(threadIdx.x);
-  if (k >= kSums) return;
+  if (k >= kCoefficients) return;
   float sum = 0.0f;
-  for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) sum += sums[w * kSums + k];
-  slices[(static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y) * kSums + k] = sum;
+  for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) sum += sums[w * kCoefficients + k];
+  slices[(static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y) * kCoefficients + k] = sum;
 }
 
 // n_out sums of the terms of n_in values: the functions of a basis and, where there is one term more, SiLU.

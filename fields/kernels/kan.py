@@ -48,6 +48,39 @@ def rational(
     return _Rational.apply(x.contiguous(), numerator.contiguous(), denominator.contiguous())
 
 
+class _RationalLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, coefficients: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        out = x.new_empty(len(x), len(weight))
+        ops.core_for(x).rational_layer_forward(x, coefficients.detach(), weight.detach(), bias.detach(), out)
+        ctx.save_for_backward(x, coefficients, weight, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, coefficients, weight, _ = inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _through_reference(reference_kan.rational_layer(*inputs), inputs, d_out)
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        d = torch.empty_like(weight), torch.empty_like(coefficients)
+        ops.core_for(x).rational_layer_backward(*(t.detach() for t in inputs), d_out.contiguous(), d_x, *d)
+        return d_x, d[1], d[0], d_out.sum(0)
+
+
+def rational_layer(
+    x: Float[Tensor, "N I"],
+    numerator: Float[Tensor, " 6"],
+    denominator: Float[Tensor, "G 4"],
+    weight: Float[Tensor, "O I"],
+    bias: Float[Tensor, " O"],
+) -> Float[Tensor, "N O"]:
+    """A linear layer of `rational` of x. On a CPU the activations are never written to memory."""
+    if not ops.is_native(x, numerator, denominator, weight, bias) or x.is_cuda:
+        return torch.nn.functional.linear(rational(x, numerator, denominator), weight, bias)
+    coefficients = reference_kan.by_channel(numerator, denominator, x.shape[1])
+    return _RationalLayer.apply(x.contiguous(), coefficients, weight.contiguous(), bias.contiguous())
+
+
 class _BasisLayer(torch.autograd.Function):
     @staticmethod
     def forward(

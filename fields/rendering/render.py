@@ -125,18 +125,14 @@ def visible_latents(
     s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
     times, differentiable = of_samples(field, time, s), torch.is_grad_enabled()
     latents: list[Tensor] = []
-    row, n = torch.zeros_like(s.ray, dtype=torch.int64), 0
 
     def sigma(index: Tensor) -> Tensor:
-        nonlocal n
         with torch.set_grad_enabled(differentiable):
             latents.append(field.latent(s.x[index], None if times is None else times[index]))
-        row[index] = torch.arange(n, n + len(index), device=row.device)
-        n += len(index)
         return reference.activate("exp", latents[-1][:, 0])
 
-    seen, index = without_hidden(s, sigma, MIN_TRANSMITTANCE)
-    return seen, torch.cat(latents)[row[index]] if latents else field.latent(seen.x)
+    seen, row = without_hidden(s, sigma, MIN_TRANSMITTANCE)
+    return seen, torch.cat(latents)[row] if latents else field.latent(seen.x)
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

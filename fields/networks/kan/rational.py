@@ -84,7 +84,7 @@ class RationalActivation(nn.Module):
         self, x: Float[Tensor, "N I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"]
     ) -> Float[Tensor, "N O"]:
         """A linear layer of F(x)."""
-        return nn.functional.linear(self(x), weight, bias)
+        return kan.rational_layer(x, *self.coefficients(), weight, bias)
 
     def deviation(self, n_in: int) -> float:
         """Of weights that keep the variance of standard normal inputs: 1 / sqrt(I E[F(x)^2])."""

@@ -200,6 +200,7 @@ class Trial:
     scene: Scene
     config: Config
     n_samples: int = 0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.field: Field | RadianceField = build(self.config.field, self.scene.describe())
@@ -209,13 +210,27 @@ class Trial:
         """The fit."""
         for step in fit(self.field, self.scene, self.config.fit):
             self.n_samples += step.n_samples
+            self.seconds = step.seconds
             yield step
 
 
-def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int, bits: int | None = None) -> list[str]:
+@dataclass(frozen=True)
+class Effort:
+    """Of every fit."""
+
+    minutes: float | None
+    steps: int | None
+    """In place of minutes."""
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.steps:,} steps" if self.minutes is None else f"{self.minutes * 60:g} s"
+
+
+def compare(scene: Scene, settings: dict[str, Change], effort: Effort, bits: int | None = None) -> list[str]:
     """Fit all settings in turns, and round them to `bits` if that is given; the lines of a table."""
     base = preset(scene)
-    base = replace(base, fit=replace(base.fit, minutes=minutes, steps=None, seed=seed))
+    base = replace(base, fit=replace(base.fit, minutes=effort.minutes, steps=effort.steps, seed=effort.seed))
     trials = {name: Trial(scene, change(base)) for name, change in settings.items()}
     n_steps = take_turns({name: trial.steps() for name, trial in trials.items()})
     if bits is not None:
@@ -223,7 +238,7 @@ def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int
             quantise(trial.field, bits)
     scores = {name: scene.evaluate(predictor(trial.field.eval())).results for name, trial in trials.items()}
     metrics = list(next(iter(scores.values())))
-    head = ["setting", *metrics, "parameters", "of networks", "steps", "million samples"]
+    head = ["setting", *metrics, "parameters", "of networks", "steps", "million samples", "ms a step"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in sorted(scores, key=lambda name: -scores[name][metrics[0]]):
         field = trials[name].field
@@ -234,6 +249,7 @@ def compare(scene: Scene, settings: dict[str, Change], minutes: float, seed: int
             f"{network_parameters(field):,}",
             str(n_steps[name]),
             f"{trials[name].n_samples / 1e6:.3g}",
+            f"{1e3 * trials[name].seconds / max(n_steps[name], 1):.1f}",
         ]
         lines.append("| " + " | ".join([name, *numbers, *work]) + " |")
     return lines
@@ -251,7 +267,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("path", type=Path)
     parser.add_argument("--about", choices=list(ABOUT), default="presets", help="what is compared")
     parser.add_argument("--bits", type=int, help="round all weights before they are measured")
-    parser.add_argument("--minutes", type=float, default=0.25, help="of fitting, for each setting")
+    long = parser.add_mutually_exclusive_group()
+    long.add_argument("--minutes", type=float, default=0.25, help="of fitting, for each setting")
+    long.add_argument("--steps", type=int, help="of fitting, for each setting, however long they take")
     parser.add_argument("--downscale", type=int, default=1, help="of photographs, as `fieldfit fit` has it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="some of the settings, by name")
@@ -275,10 +293,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scene.kind != given.kind:
         sys.exit(f"{given.path}: holds no {given.kind} but a signal of the kind {scene.kind}")
     chosen = {name: change for name, change in settings.items() if not given.only or name in given.only}
-    lines = compare(scene, chosen, given.minutes, given.seed, given.bits)
+    effort = Effort(None if given.steps else given.minutes, given.steps, given.seed)
+    lines = compare(scene, chosen, effort, given.bits)
     shrunk = f", downscaled by {given.downscale}" if given.downscale > 1 else ""
     rounded = "" if given.bits is None else f", weights in {given.bits} bits"
-    title = f"## {given.kind}: {given.path.name}{shrunk}, {given.minutes * 60:g} s each{rounded}"
+    title = f"## {given.kind}: {given.path.name}{shrunk}, {effort} each{rounded}"
     text = "\n".join([title, "", machine(torch.get_num_threads()), "", *lines, ""])
     if given.out is None:
         print(text)

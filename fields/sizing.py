@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 WIDTHS = {"hidden_dim", "bottleneck_dim"}
 """Of networks, by the names of their configurations' fields."""
-RESOLUTIONS = {"finest_resolution", "resolution"}
+RESOLUTIONS = {"finest_resolution", "resolution", "resolutions"}
 """Of grids without a table whose size is a power of two, which is then their size alone; base_resolution, where there
 is one, stays at or below."""
 LOG2_SIZES = {"log2_table_size"}
@@ -90,11 +90,17 @@ def _has_size(part: object) -> bool:
 def _scaled(part: T, factor: float) -> T:
     """A part whose widths, resolution or table are `factor` times as large."""
     values = vars(part)
-    changes: dict[str, int] = {name: max(round(values[name] * factor), 2) for name in WIDTHS & values.keys()}
+    changes: dict[str, Any] = {name: max(round(values[name] * factor), 2) for name in WIDTHS & values.keys()}
     if LOG2_SIZES & values.keys():
         changes |= {n: min(max(round(values[n] + math.log2(factor)), 4), 26) for n in LOG2_SIZES & values.keys()}
     else:
-        changes |= {n: max(round(values[n] * factor), 4) for n in RESOLUTIONS & values.keys()}
+        changes |= {n: _resized(values[n], factor) for n in RESOLUTIONS & values.keys()}
         if changes and "base_resolution" in values:
             changes["base_resolution"] = min(values["base_resolution"], *changes.values())
     return dataclasses.replace(part, **changes) if changes else part  # pyright: ignore[reportArgumentType,reportCallIssue]
+
+
+def _resized(resolution: int | tuple[int, ...], factor: float) -> int | tuple[int, ...]:
+    if isinstance(resolution, tuple):
+        return tuple(max(round(one * factor), 4) for one in resolution)
+    return max(round(resolution * factor), 4)

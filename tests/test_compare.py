@@ -24,9 +24,9 @@ from tiny_runs import write_ball, write_image, write_tetrahedron
 from tolerances import EXACT, VALUES
 
 import scenes
-from fields.encodings import Coordinates, Dense, Frequency, Hash, TriPlane
+from fields.encodings import Coordinates, Dense, DiF, Frequency, Hash, TriPlane
 from fields.field import FieldConfig, RadianceFieldConfig, SignalFieldConfig
-from fields.networks import GLU, MFN, MLP, Bottleneck
+from fields.networks import CAM, GLU, MFN, MLP, RBF, Bottleneck
 from fields.presets import mesh_preset
 from fields.probe import probe
 from fields.run import Run
@@ -229,10 +229,12 @@ HASH = Hash(levels=8, log2_table_size=14, finest_resolution=512)
         SignalFieldConfig(Coordinates(), MFN()),
         SignalFieldConfig(Frequency(), Bottleneck(256, 32, 2)),
         SignalFieldConfig(Frequency(), GLU(hidden_dim=96)),
+        SignalFieldConfig(Frequency(), CAM()),
+        SignalFieldConfig(DiF(), RBF()),
         RadianceFieldConfig(HASH, MLP(hidden_layers=1), MLP(hidden_layers=1)),
         RadianceFieldConfig(TriPlane(), MLP(hidden_layers=1), MLP(hidden_layers=1)),
     ],
-    ids=["hash", "dense", "mfn", "bottleneck", "glu", "radiance", "planes"],
+    ids=["hash", "dense", "mfn", "bottleneck", "glu", "cam", "dif", "radiance", "planes"],
 )
 def test_a_field_is_made_as_large_as_asked(config: FieldConfig, n: int) -> None:
     radiance = isinstance(config, RadianceFieldConfig)
@@ -242,7 +244,7 @@ def test_a_field_is_made_as_large_as_asked(config: FieldConfig, n: int) -> None:
     found = with_parameters(config, described, n)
     assert n / 1.25 < n_parameters(found, described) < n * 1.25
     assert type(found.encoding) is type(config.encoding)
-    if not isinstance(found.encoding, Hash | Dense | TriPlane):
+    if not isinstance(found.encoding, Hash | Dense | DiF | TriPlane):
         assert found.encoding == config.encoding
 
 

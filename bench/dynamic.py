@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -26,7 +26,6 @@ from turns import take_turns
 from fields.dynamics import Deformation, SpaceTime, TimeFeatures
 from fields.encodings import Frequency
 from fields.field import RadianceFieldConfig
-from fields.fitting import Step
 from fields.networks import CAM, MLP, NetworkConfig
 from fields.presets import Config, DynamicsName, preset, with_dynamics
 from fields.rendering.render import predictor
@@ -107,19 +106,12 @@ def compare(scene: Scene, settings: dict[str, Change], given: argparse.Namespace
     base = preset(scene)
     base = replace(base, fit=replace(base.fit, minutes=given.minutes, steps=given.steps, seed=given.seed))
     trials = {name: Trial(scene, change(base)) for name, change in settings.items()}
-    seconds: dict[str, float] = {}
-
-    def steps(name: str) -> Iterator[Step]:
-        for step in trials[name].steps():
-            seconds[name] = step.seconds
-            yield step
-
-    n_steps = take_turns({name: steps(name) for name in trials})
+    n_steps = take_turns({name: trial.steps() for name, trial in trials.items()})
     rows: list[Row] = []
     for name, trial in trials.items():
         results = scene.evaluate(predictor(trial.field.eval())).results
         n_parameters = sum(parameter.numel() for parameter in trial.field.parameters())
-        work = {"parameters": n_parameters, "steps": n_steps[name], "seconds": seconds[name]}
+        work = {"parameters": n_parameters, "steps": n_steps[name], "seconds": trial.seconds}
         rows.append({"setting": name, **results, **work, "million samples": trial.n_samples / 1e6})
     return sorted(rows, key=lambda row: -float(row["psnr"]))
 

@@ -2,11 +2,11 @@
 
     python bench/kan_functions.py [--steps N] [--seeds N] [--only NAME ...] [--json FILE]
 
-S-KAN tries six families at each node and keeps three of them here, where its default is one: it has more parameters
-than a single family of the same width, and as many as the perceptron. Every contender takes the same number of steps of
-Adam at the same rates, each on points that are drawn anew (and have noise of their own), and is measured on fresh
-points without noise. Inputs and values have a variance of one. The figures are medians over seeds, which draw points,
-noise and weights.
+S-KAN tries six families, and each layer keeps three of them here, where its default is one for each node: it has more
+parameters than a single family of the same width, and as many as the perceptron. Every contender takes the same number
+of steps of Adam at the same rates, each on points that are drawn anew (and have noise of their own), and is measured on
+fresh points without noise. Inputs and values have a variance of one. The figures are medians over seeds, which draw
+points, noise and weights.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def contender(name: str) -> NetworkConfig:
     """A network by the name of its family; all have the same hidden width."""
     match name:
         case "s-kan":
-            return SelectableKAN(HIDDEN, 1, N_BASIS, keep=KEEP)
+            return SelectableKAN(HIDDEN, 1, N_BASIS, gates="layer", keep=KEEP)
         case "rational":
             return RationalKAN(HIDDEN, 1)
         case "spline" | "rbf" | "chebyshev" | "fourier" | "dog" | "mexican-hat":

@@ -151,9 +151,9 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
             "perceptrons 32 wide, 2 and 1 hidden layers": heads(MLP(32, 2), MLP(32, 1)),
             "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
             "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
-            "S-KAN, 6 and 5 wide": heads(SelectableKAN(6, 1), SelectableKAN(5, 1)),
+            "S-KAN, 10 and 9 wide": heads(SelectableKAN(10, 1), SelectableKAN(9, 1)),
             "S-KAN that chooses by layer": heads(
-                SelectableKAN(6, 1, gates="layer"), SelectableKAN(5, 1, gates="layer")
+                SelectableKAN(10, 1, gates="layer"), SelectableKAN(9, 1, gates="layer")
             ),
         }
     },

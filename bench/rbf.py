@@ -22,7 +22,7 @@ from typing import get_args
 
 import torch
 from limits import Limits
-from presets import compare
+from presets import Effort, compare
 from report import Asked, Row, console, machine, row, share, table, tally
 from rounds import Rounds
 from torch import Tensor
@@ -116,7 +116,8 @@ def duel(scene: Scene, encoding: EncodingName, given: argparse.Namespace) -> lis
 
         return apply
 
-    lines = compare(scene, {name: change(gaussian) for name, gaussian in names.items()}, given.minutes, given.seed)
+    effort = Effort(given.minutes, None, given.seed)
+    lines = compare(scene, {name: change(gaussian) for name, gaussian in names.items()}, effort)
     best = lines[2].split("|")[1].strip()
     return [*lines, "", f"{scene.kind}, {encoding}: the better one is: {best}"]
 

@@ -52,42 +52,48 @@ class Coefficients {
   std::vector<float> by_channel_;
 };
 
-// F of `rows` rows of x, `stride` apart, to rows `to_stride` apart.
-void activate_rows(const Coefficients& of, const float* x, int stride, int rows, float* to, int to_stride, bool whole) {
+// The vectors of a row: whole ones, and the last one if it is shorter.
+struct Whole {
+  FloatV load(const float* p) const { return fieldfit::load(p); }
+  void store(float* p, FloatV v) const { fieldfit::store(p, v); }
+};
+struct First {
+  int lanes;
+  FloatV load(const float* p) const { return load_first(p, lanes); }
+  void store(float* p, FloatV v) const { store_first(p, v, lanes); }
+};
+
+// Calls f(channel, coefficients, vector) for all vectors of channels.
+template <class Call>
+void for_each_vector(const Coefficients& of, Call call) {
   of.for_each([&](int c, int lanes, const FloatV* k) {
-    const float* from = x + c;
-    float* out = to + c;
     if (lanes == kLanes) {
-      for (int i = 0; i < rows; ++i) store(out + i * to_stride, rational(load(from + i * stride), k, k + kNumerator));
-      return;
+      call(c, k, Whole{});
+    } else {
+      call(c, k, First{lanes});
     }
-    for (int i = 0; i < rows; ++i) {
-      FloatV v = rational(load_first(from + i * stride, lanes), k, k + kNumerator);
-      if (whole) {
-        store(out + i * to_stride, v);  // lanes behind the last channel are multiplied by zeros
-      } else {
-        store_first(out + i * to_stride, v, lanes);
-      }
-    }
+  });
+}
+
+// F of `rows` rows of x, `stride` apart, to rows `to_stride` apart.
+void activate_rows(const Coefficients& of, const float* x, int stride, int rows, float* to, int to_stride) {
+  for_each_vector(of, [&](int c, const FloatV* coefficients, auto vector) {
+    FloatV k[kCoefficients];
+    std::copy_n(coefficients, kCoefficients, k);
+    for (int i = 0; i < rows; ++i) vector.store(to + i * to_stride + c, rational(vector.load(x + i * stride + c), k, k + kNumerator));
   });
 }
 
 // d_x, if it is wanted, from cotangents d of rows of F; adds what those of the coefficients get to sums [kCoefficients, pad].
 void rows_vjp(const Coefficients& of, const float* x, int stride, int rows, const float* d, int d_stride, float* d_x, double* sums) {
-  of.for_each([&](int c, int lanes, const FloatV* k) {
-    FloatV d_k[kCoefficients] = {};
-    for (int i = 0; i < rows; ++i) {
-      int64_t at = static_cast<int64_t>(i) * stride + c;
-      const float* d_row = d + static_cast<int64_t>(i) * d_stride + c;
-      bool all = lanes == kLanes;
-      FloatV v = all ? load(x + at) : load_first(x + at, lanes), d_v = all ? load(d_row) : load_first(d_row, lanes);
-      FloatV slope = rational_vjp(v, k, k + kNumerator, d_v, d_k, d_k + kNumerator);
-      if (!d_x) continue;
-      if (all) {
-        store(d_x + at, slope);
-      } else {
-        store_first(d_x + at, slope, lanes);
-      }
+  for_each_vector(of, [&](int c, const FloatV* coefficients, auto vector) {
+    FloatV k[kCoefficients], d_k[kCoefficients] = {};
+    std::copy_n(coefficients, kCoefficients, k);
+    auto row = [&](int i) { return rational_vjp(vector.load(x + i * stride + c), k, k + kNumerator, vector.load(d + i * d_stride + c), d_k, d_k + kNumerator); };
+    if (d_x) {
+      for (int i = 0; i < rows; ++i) vector.store(d_x + i * stride + c, row(i));
+    } else {
+      for (int i = 0; i < rows; ++i) row(i);
     }
     for (int i = 0; i < kCoefficients; ++i) {
       for (int l = 0; l < kLanes; ++l) sums[i * of.pad + c + l] += d_k[i][l];
@@ -162,7 +168,7 @@ void rational_forward(const Rational& r, float* out) {
   Coefficients coefficients = coefficients_of(r);
 #pragma omp parallel num_threads(threads_for(r.n * r.width, kLeastValues))
   for_each_tile(r.n, [&](int64_t first, int rows) {
-    activate_rows(coefficients, r.x + first * r.width, r.width, rows, out + first * r.width, r.width, false);
+    activate_rows(coefficients, r.x + first * r.width, r.width, rows, out + first * r.width, r.width);
   });
 }
 
@@ -196,7 +202,7 @@ void rational_layer_forward(const RationalLayer& l, float* out) {
     Aligned scratch(sizeof(float) * kRowTile * (p.pad_in + p.pad_out));
     float *act = reinterpret_cast<float*>(scratch.data()), *to = act + kRowTile * p.pad_in;
     for_each_tile(l.n, [&](int64_t first, int rows) {
-      activate_rows(p.coefficients, l.x + first * l.n_in, l.n_in, rows, act, p.pad_in, true);
+      activate_rows(p.coefficients, l.x + first * l.n_in, l.n_in, rows, act, p.pad_in);
       product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, l.n_in, p.bias}, up_to(rows, 12), p.pad_out);
       for (int i = 0; i < rows; ++i) memcpy(out + (first + i) * l.n_out, to + i * p.pad_out, sizeof(float) * l.n_out);
     });
@@ -218,7 +224,7 @@ void rational_layer_backward(const RationalLayer& l, const float* d_out, float* 
     for_each_tile(l.n, [&](int64_t first, int rows) {
       const float* x = l.x + first * l.n_in;
       for (int i = 0; i < rows; ++i) memcpy(d + i * p.pad_out, d_out + (first + i) * l.n_out, sizeof(float) * l.n_out);
-      activate_rows(p.coefficients, x, l.n_in, rows, act, p.pad_in, true);
+      activate_rows(p.coefficients, x, l.n_in, rows, act, p.pad_in);
       product_add({d, 1, p.pad_out, act, p.pad_in, sum, p.pad_in, rows}, up_to(l.n_out, 4), p.pad_in);
       product<Start::kZero, End::kStore>({d, p.pad_out, 1, p.weight, p.pad_in, d_act, p.pad_in, l.n_out}, up_to(rows, 12), p.pad_in);
       rows_vjp(p.coefficients, x, l.n_in, rows, d_act, p.pad_in, d_x ? d_x + first * l.n_in : nullptr, sums.of(thread));

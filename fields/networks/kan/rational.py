@@ -36,6 +36,8 @@ STARTS = {
 class RationalActivation(nn.Module):
     """F of each channel."""
 
+    powers: Tensor
+
     def __init__(
         self, start: Literal["identity", "swish"], width: int, groups: int, denominator: Denominator = "absolute"
     ) -> None:
@@ -47,6 +49,7 @@ class RationalActivation(nn.Module):
         self.terms = 1
         self.numerator = nn.Parameter(torch.empty(6))
         self.denominator = nn.Parameter(torch.empty(groups, 4 if denominator == "absolute" else 2))
+        self.register_buffer("powers", RANGE ** -torch.arange(6.0), persistent=False)
         with torch.no_grad():
             self.reset()
 
@@ -68,13 +71,11 @@ class RationalActivation(nn.Module):
     def coefficients(self) -> tuple[Float[Tensor, " 6"], Float[Tensor, "G 4"]]:
         """Those of P, and those of Q but for its leading one. The even form is c2^2 x^2 + c4^2 x^4: smooth at zero, as
         normals of a surface need, and without poles."""
-        over = 1 / RANGE
-        powers = over ** torch.arange(6, dtype=self.numerator.dtype, device=self.numerator.device)
         b = self.denominator
         if self.denominator_form == "even":
             zero = torch.zeros_like(b[:, 0])
             b = torch.stack([zero, b[:, 0].square(), zero, b[:, 1].square()], dim=1)
-        return self.numerator * powers, b * powers[1:5]
+        return self.numerator * self.powers, b * self.powers[1:5]
 
     def forward(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N I"]:
         """F(x), channel by channel."""

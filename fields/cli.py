@@ -108,6 +108,8 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         return _say(f"unknown command {name!r}; {hint}", 2)
+    # Before OpenMP is loaded: threads that spin while they wait take the cores from whatever else runs there.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(f"fields.commands.{COMMANDS[name][0]}")
     from fields.commands.arguments import UsageError
 

@@ -259,6 +259,17 @@ def test_doctor_names_what_it_found(fieldfit: Program, tmp_path: Path):
     assert "! cores: OMP_NUM_THREADS=1" in done.stdout or len(os.sched_getaffinity(0)) == 1
 
 
+@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_threads_that_wait_leave_the_cores_to_others(asked: str | None, found: str, tmp_path: Path):
+    """As OpenMP itself tells; two fits at once are several times slower where they do not."""
+    surroundings = environment() | {"OMP_DISPLAY_ENV": "true", "OMP_WAIT_POLICY": asked or ""}
+    if asked is None:
+        del surroundings["OMP_WAIT_POLICY"]
+    done = subprocess.run(command("doctor"), cwd=tmp_path, env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr
+
+
 # Stopping and going on ------------------------------------------------------------------------------------------------
 
 

@@ -160,6 +160,15 @@ def test_what_cannot_be_built_is_refused(dynamics: DynamicsConfig, capture: Capt
         build(replace(SMALL, dynamics=dynamics), capture.describe())
 
 
+@each_dynamics
+def test_rays_that_meet_nothing_see_the_background(dynamics: DynamicsConfig):
+    field, rays = lively(dynamics), rays_at(5)
+    away = replace(rays, directions=-rays.directions)
+    seen = look(field, away)
+    assert seen.n_samples == 0
+    EXACT.check(seen.rgb, away.background)
+
+
 def test_what_is_hidden_is_left_out():
     """Two rays of three samples and an empty one between: opaque in the second sample, thin."""
     ray = torch.tensor([0, 0, 0, 2, 2, 2], dtype=torch.int32)

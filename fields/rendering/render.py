@@ -132,7 +132,8 @@ def visible_latents(
         return reference.activate("exp", latents[-1][:, 0])
 
     seen, row = without_hidden(s, sigma, MIN_TRANSMITTANCE)
-    return seen, torch.cat(latents)[row] if latents else field.latent(seen.x)
+    none = of_samples(field, time, seen)
+    return seen, torch.cat(latents)[row] if latents else field.latent(seen.x, none)
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

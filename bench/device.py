@@ -19,26 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import Tensor
 
-from fields.kernels import (
-    cam,
-    cuda,
-    kan,
-    ops,
-    rbf,
-    reference,
-    reference_bases,
-    reference_cam,
-    reference_kan,
-    reference_rbf,
-)
+from fields.kernels import cam, cuda, kan, ops, rbf, reference, reference_cam, reference_kan, reference_rbf
+from fields.kernels import reference_bases as bases
 from fields.kernels.bits import pack_bits, unpack_bits
 from fields.kernels.cuda import Core
 from fields.kernels.reference_rbf import RbfWeights
 from fields.kernels.shapes import (
     ALIGNMENT,
+    KAN_BASES,
     CamShape,
     GridShape,
-    KanBasis,
     MarchShape,
     MlpShape,
     ModulationAxis,
@@ -155,12 +145,13 @@ def check_layers(report: Report, g: torch.Generator) -> None:
     inputs = [normal(g, 3001, 64), normal(g, 6), normal(g, 8, 4)]
     check_layer(report, "rational 64 in 8 groups", g, inputs, kan.rational, reference_kan.rational)
     inputs = [normal(g, 3001, 32), normal(g, 16, 32 * 9) / 16, normal(g, 16)]
-    for kind in kan.KINDS:
-
-        def layer(*x: Tensor, kind: KanBasis = kind, op: Callable[..., Tensor] = kan.basis_layer) -> Tensor:
-            return op(*x, kind, 8, reference_bases.even_knots(8).repeat(32, 1).to(x[0]) if kind == "spline" else None)
-
-        check_layer(report, f"{kind} 32-16", g, inputs, layer, partial(layer, op=reference_kan.basis_layer))
+    for kind in KAN_BASES:
+        knots = bases.even_knots(8).repeat(32, 1) if kind == "spline" else None
+        ours, truth = (
+            lambda x, w, b, op=op, how=(kind, 8), knots=knots: op(x, w, b, *how, None if knots is None else knots.to(x))
+            for op in (kan.basis_layer, reference_kan.basis_layer)
+        )
+        check_layer(report, f"{kind} 32-16", g, inputs, ours, truth)
     inputs = [normal(g, 3001, 32), normal(g, 64, 32), normal(g, 64, 32), normal(g, 4, 64), normal(g, 4)]
     check_layer(
         report, "rbf 32-64-4", g, inputs,

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
 
 import torch
 from limits import Limits
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from fields.kernels import kan, reference_kan
 from fields.kernels import reference_bases as bases
-from fields.kernels.shapes import KanBasis
+from fields.kernels.shapes import KAN_BASES, KanBasis
 
 N = 65536
 CHANNELS, GROUPS = 64, 8
@@ -69,7 +68,7 @@ def basis_rows(limits: Limits, threads: int, n_rounds: int, n_slow: int) -> Iter
     """Layers of functions with a basis, and SiLU; the limit is the multiply-adds of their products alone."""
     g = torch.Generator().manual_seed(0)
     gaussians: list[tuple[KanBasis, int, int]] = [("rbf", *sizes) for sizes in ((32, 64), (32, 16), (16, 3))]
-    for kind, n_in, n_out in [*gaussians, *((kind, 32, 16) for kind in get_args(KanBasis) if kind != "rbf")]:
+    for kind, n_in, n_out in [*gaussians, *((kind, 32, 16) for kind in KAN_BASES if kind != "rbf")]:
         terms = n_in * (FUNCTIONS + 1)
         knots = bases.even_knots(FUNCTIONS).repeat(n_in, 1) if kind == "spline" else None
         inputs = [

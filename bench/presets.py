@@ -1,10 +1,11 @@
-"""Are the presets the right ones? Several settings of one kind of signal, fitted to your data at equal wall time.
+"""Are the presets the right ones? Several settings of one kind of signal, fitted to your data at equal time or steps.
 
     python bench/presets.py image PATH --minutes 0.25
     python bench/presets.py mesh PATH
     python bench/presets.py video PATH --minutes 0.5
     python bench/presets.py capture PATH --minutes 1.25 --downscale 2 --out bench/presets.md
     python bench/presets.py capture PATH --about heads          # small networks of learned functions behind the grid
+    python bench/presets.py capture PATH --about heads --steps 1500
     python bench/presets.py capture PATH --about neurons        # Gaussian ones, with two kinds of colour
     python bench/presets.py capture PATH --about modulation --bits 8
 

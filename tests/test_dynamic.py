@@ -21,7 +21,7 @@ from fields.networks import MLP
 from fields.optim import OptimiserConfig
 from fields.rendering.hidden import without_hidden
 from fields.rendering.occupancy import OccupancyConfig
-from fields.rendering.render import compose_rays, is_fused, look, predictor, render_view, unit_rays, visible_samples
+from fields.rendering.render import compose_rays, is_fused, look, predictor, render_view, unit_rays, visible_latents
 from scenes import Capture, InputError
 from scenes.box import Box
 from scenes.rays import Rays
@@ -118,7 +118,7 @@ def test_gradients_are_those_in_double_precision(dynamics: DynamicsConfig):
     pull = torch.rand(seen.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     got = torch.autograd.grad((seen * pull.float()).sum(), list(field.parameters()))
     origins, directions = unit_rays(field, rays)
-    s = visible_samples(field, origins, directions, None, rays.time)
+    s, _ = visible_latents(field, origins, directions, None, rays.time)
     assert rays.time is not None and len(s.t0) > 0
     time = rays.time[s.ray.long(), None].double()
     latent = wide.latent(s.x.double(), time)

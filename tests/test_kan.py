@@ -21,6 +21,7 @@ from fields.field import SignalFieldConfig, build
 from fields.fitting import FitConfig
 from fields.kernels import kan, native, reference_kan
 from fields.kernels import reference_bases as bases
+from fields.kernels.shapes import KAN_BASES as KINDS
 from fields.kernels.shapes import KanBasis
 from fields.networks import KAN, MLP, NetworkConfig, RationalKAN, SelectableKAN, build_network
 from fields.networks.kan.basis import Basis
@@ -29,7 +30,6 @@ from fields.networks.kan.rational import RationalActivation, RationalLayer
 from fields.presets import KanName, kan_trunk, preset
 from scenes.errors import InputError
 
-KINDS = get_args(KanBasis)
 NETWORKS: dict[str, NetworkConfig] = {
     **{kind: KAN(kind, hidden_dim=8, hidden_layers=1) for kind in KINDS},
     "rational": RationalKAN(hidden_dim=16, hidden_layers=1),
@@ -212,7 +212,9 @@ def basis_case(kind: KanBasis, n_in: int, n_out: int, count: int, base: bool) ->
         if n > 2:
             x[0], x[1], x[2] = 0.0, 50.0, -1e6
         terms = n_in * (count + base)
-        weight = torch.randn(n_out, terms, generator=g) / math.sqrt(terms)
+        weight = torch.randn(n_out, terms, generator=g)
+        if kind in ("chebyshev", "fourier"):  # all terms are of size one, everywhere: a sum of that size
+            weight = weight / math.sqrt(terms)
         return [x, weight, torch.randn(n_out, generator=g)]
 
     far = 8 if kind == "spline" else 60  # splines go on straight, so that differences of large terms lose digits

@@ -14,7 +14,7 @@
 namespace fieldfit {
 namespace {
 
-constexpr int kRowTile = 48;             // a multiple of 12, for products
+constexpr int kRowTile = 48;             // of which products take multiples of 12
 constexpr int64_t kLeastValues = 16384;  // of a thread
 
 #if defined(__AVX512F__)
@@ -160,8 +160,6 @@ struct Packed {
   }
 };
 
-int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 }  // namespace
 
 void rational_forward(const Rational& r, float* out) {
@@ -203,7 +201,7 @@ void rational_layer_forward(const RationalLayer& l, float* out) {
     float *act = reinterpret_cast<float*>(scratch.data()), *to = act + kRowTile * p.pad_in;
     for_each_tile(l.n, [&](int64_t first, int rows) {
       activate_rows(p.coefficients, l.x + first * l.n_in, l.n_in, rows, act, p.pad_in);
-      product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, l.n_in, p.bias}, up_to(rows, 12), p.pad_out);
+      product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, l.n_in, p.bias}, round_rows(rows), p.pad_out);
       for (int i = 0; i < rows; ++i) memcpy(out + (first + i) * l.n_out, to + i * p.pad_out, sizeof(float) * l.n_out);
     });
   }
@@ -213,11 +211,12 @@ void rational_layer_backward(const RationalLayer& l, const float* d_out, float* 
   Packed p(l);
   int n_threads = threads_for(l.n, 2 * kRowTile);
   Sums sums(n_threads, p.pad_in);
-  std::vector<Aligned> of_weight(n_threads);  // [up_to(n_out, 4), pad_in] each
+  std::vector<Aligned> of_weight(n_threads);  // [some_out, pad_in] each
+  int some_out = (l.n_out + 3) / 4 * 4;
 #pragma omp parallel num_threads(n_threads)
   {
     int thread = omp_get_thread_num();
-    of_weight[thread] = Aligned(sizeof(float) * up_to(l.n_out, 4) * p.pad_in);
+    of_weight[thread] = Aligned(sizeof(float) * some_out * p.pad_in);
     float* sum = reinterpret_cast<float*>(of_weight[thread].data());
     Aligned scratch(sizeof(float) * kRowTile * (2 * p.pad_in + p.pad_out));
     float *act = reinterpret_cast<float*>(scratch.data()), *d_act = act + kRowTile * p.pad_in, *d = d_act + kRowTile * p.pad_in;
@@ -225,8 +224,8 @@ void rational_layer_backward(const RationalLayer& l, const float* d_out, float* 
       const float* x = l.x + first * l.n_in;
       for (int i = 0; i < rows; ++i) memcpy(d + i * p.pad_out, d_out + (first + i) * l.n_out, sizeof(float) * l.n_out);
       activate_rows(p.coefficients, x, l.n_in, rows, act, p.pad_in);
-      product_add({d, 1, p.pad_out, act, p.pad_in, sum, p.pad_in, rows}, up_to(l.n_out, 4), p.pad_in);
-      product<Start::kZero, End::kStore>({d, p.pad_out, 1, p.weight, p.pad_in, d_act, p.pad_in, l.n_out}, up_to(rows, 12), p.pad_in);
+      product_add({d, 1, p.pad_out, act, p.pad_in, sum, p.pad_in, rows}, some_out, p.pad_in);
+      product<Start::kZero, End::kStore>({d, p.pad_out, 1, p.weight, p.pad_in, d_act, p.pad_in, l.n_out}, round_rows(rows), p.pad_in);
       rows_vjp(p.coefficients, x, l.n_in, rows, d_act, p.pad_in, d_x ? d_x + first * l.n_in : nullptr, sums.of(thread));
     });
   }

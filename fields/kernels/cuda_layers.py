@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from fields.kernels.cuda_arguments import MachineOf, blocks, expect, expect_tens
 from fields.kernels.cuda_mlp import MlpSpec, sum_slices, weight_tile_bytes
 from fields.kernels.nvrtc import Argument, Machine, Program
 from fields.kernels.reference_rbf import MOST_LOG_PRECISION
-from fields.kernels.shapes import KanBasis
+from fields.kernels.shapes import KAN_BASES
 
 MAX_AXES = 6
 ROWS = 32
@@ -217,7 +216,6 @@ def _check_rational(x: Tensor, numerator: Tensor, denominator: Tensor) -> int:
 
 Form = tuple[int, int, float, float]
 """Of a basis: its kind, the functions of an input, the place of the first, their spacing."""
-BASES = get_args(KanBasis)
 KNOT = 4
 """Values of a knot in a table."""
 
@@ -226,15 +224,15 @@ def _basis_terms(x: Tensor, weight: Tensor, bias: Tensor, form: Form, knots: Ten
     kind, count, first, spacing = form
     n_in, n_out = x.shape[1], len(weight)
     expect(count > 0 and spacing > 0, "functions have a count and a spacing")
-    expect(0 <= kind < len(BASES), "there is such a basis")
-    expect(BASES[kind] != "fourier" or count % 2 == 0, "as many sines as cosines")
+    expect(0 <= kind < len(KAN_BASES), "there is such a basis")
+    expect(KAN_BASES[kind] != "fourier" or count % 2 == 0, "as many sines as cosines")
     terms = weight.shape[1] // n_in
     expect(
         weight.shape[1] == terms * n_in and terms - count in (0, 1), f"{count} functions do not make {weight.shape[1]}"
     )
     for name, tensor, size in (("x", x, x.shape), ("weight", weight, weight.shape), ("bias", bias, (n_out,))):
         expect_tensor(name, tensor, size)
-    expect((knots is not None) == (BASES[kind] == "spline"), "splines have knots, and nothing else has")
+    expect((knots is not None) == (KAN_BASES[kind] == "spline"), "splines have knots, and nothing else has")
     if knots is not None:
         expect_tensor("knots", knots, (n_in, KNOT * (count + 4)))
     return BasisTerms(n_in, n_out, terms, Basis(kind, count, first, spacing))

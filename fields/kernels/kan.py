@@ -9,16 +9,14 @@ there.
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fields.kernels import ops, reference_bases, reference_kan
-from fields.kernels.shapes import KanBasis
-
-KINDS = get_args(KanBasis)
+from fields.kernels.shapes import KAN_BASES, KanBasis
 
 
 class _Rational(torch.autograd.Function):
@@ -62,9 +60,10 @@ class _RationalLayer(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _through_reference(reference_kan.rational_layer(*inputs), inputs, d_out)
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        d = torch.empty_like(weight), torch.empty_like(coefficients)
-        ops.core_for(x).rational_layer_backward(*(t.detach() for t in inputs), d_out.contiguous(), d_x, *d)
-        return d_x, d[1], d[0], d_out.sum(0)
+        d_weight, d_coefficients = torch.empty_like(weight), torch.empty_like(coefficients)
+        values = tuple(t.detach() for t in inputs)
+        ops.core_for(x).rational_layer_backward(*values, d_out.contiguous(), d_x, d_weight, d_coefficients)
+        return d_x, d_coefficients, d_weight, d_out.sum(0)
 
 
 def rational_layer(
@@ -87,7 +86,7 @@ class _BasisLayer(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kind: KanBasis, count: int, knots: Tensor | None
     ) -> Tensor:
         out = x.new_empty(len(x), len(weight))
-        form = KINDS.index(kind), count, *reference_bases.form_of(kind, count)
+        form = KAN_BASES.index(kind), count, *_first_and_spacing(kind, count)
         table = None if knots is None else spline_table(knots)
         ops.core_for(x).basis_layer_forward(x, weight.detach(), bias.detach(), form, table, out)
         ctx.save_for_backward(x, weight, bias)
@@ -118,6 +117,13 @@ def basis_layer(
     if not ops.is_native(x, weight, bias):
         return reference_kan.basis_layer(x, weight, bias, kind, count, knots)
     return _BasisLayer.apply(x.contiguous(), weight.contiguous(), bias.contiguous(), kind, count, knots)
+
+
+def _first_and_spacing(kind: KanBasis, count: int) -> tuple[float, float]:
+    """Of centres; of waves, which have none, zero and what they repeat after."""
+    if kind == "fourier":
+        return 0.0, 2 * reference_bases.EXTENT
+    return (0.0, 1.0) if kind == "chebyshev" else reference_bases.grid_of(count)
 
 
 def spline_table(knots: Float[Tensor, "I K"]) -> Float[Tensor, "I K4"]:

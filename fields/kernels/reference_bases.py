@@ -118,13 +118,6 @@ def power(functions: Callable[[Float[Tensor, "Q 1"]], Tensor]) -> float:
     return float((density * square).sum() / density.sum())
 
 
-def form_of(kind: KanBasis, count: int) -> tuple[float, float]:
-    """What kernels are told of a basis: the first centre and their spacing; of waves what they repeat after."""
-    if kind == "fourier":
-        return 0.0, 2 * EXTENT
-    return (0.0, 1.0) if kind == "chebyshev" else grid_of(count)
-
-
 def _distance(x: Float[Tensor, "N I"], count: int) -> Float[Tensor, "N I B"]:
     first, spacing = grid_of(count)
     return (x[:, :, None] - first) / spacing - torch.arange(count, dtype=x.dtype, device=x.device)

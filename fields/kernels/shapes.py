@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 ALIGNMENT = 16
 """Levels of a table start at multiples of this many entries; the optimiser's marks of what was touched need it."""
@@ -13,6 +13,7 @@ ALIGNMENT = 16
 Activation = Literal["identity", "relu", "silu", "sine", "sigmoid", "exp"]
 Precision = Literal["float32", "bfloat16"]
 KanBasis: TypeAlias = Literal["spline", "rbf", "chebyshev", "fourier", "dog", "mexican-hat"]
+KAN_BASES: tuple[KanBasis, ...] = get_args(KanBasis)
 """In the order of `BasisKind` in cuda/bases.h."""
 
 

@@ -92,16 +92,13 @@ def visible_samples(
     origins: Float[Tensor, "N 3"],
     directions: Float[Tensor, "N 3"],
     jitter: Float[Tensor, " N"] | None,
-    time: Float[Tensor, " N"] | None = None,
 ) -> ops.Samples:
-    """Samples in occupied cells up to where a ray is opaque: what lies behind has no weight and gets no gradient."""
+    """Samples in occupied cells up to where a ray is opaque: what lies behind has no weight and gets no gradient. For
+    fields that a core or nerfacc marches through by itself; `visible_latents` is for all."""
     shape = march_shape(field)
     if field.march.marcher == "nerfacc":
         rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
         return nerfacc_march.visible_samples(rays, shape, field.density, MIN_TRANSMITTANCE)
-    if not is_fused(field):
-        with torch.no_grad():
-            return visible_latents(field, origins, directions, jitter, time)[0]
     encoding, density = field.encoding, field.density_network
     assert isinstance(encoding, GridEncoding) and isinstance(density, Perceptron)
     grid = ops.grid_spec(encoding.shape, encoding.table), encoding.table.detach()
@@ -118,9 +115,9 @@ def visible_latents(
     jitter: Float[Tensor, " N"] | None,
     time: Float[Tensor, " N"] | None = None,
 ) -> tuple[ops.Samples, Float[Tensor, "S Z"]]:
-    """`visible_samples`, and what both networks share there: it tells which are visible, and is computed once."""
+    """Samples up to where a ray is opaque, and what both networks share there: it tells where, and is computed once."""
     if is_fused(field) or field.march.marcher == "nerfacc":
-        s = visible_samples(field, origins, directions, jitter, time)
+        s = visible_samples(field, origins, directions, jitter)
         return s, field.latent(s.x, of_samples(field, time, s))
     s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
     times, differentiable = of_samples(field, time, s), torch.is_grad_enabled()
@@ -132,8 +129,7 @@ def visible_latents(
         return reference.activate("exp", latents[-1][:, 0])
 
     seen, row = without_hidden(s, sigma, MIN_TRANSMITTANCE)
-    none = of_samples(field, time, seen)
-    return seen, torch.cat(latents)[row] if latents else field.latent(seen.x, none)
+    return seen, torch.cat(latents)[row] if latents else field.latent(s.x, times)  # no ray meets anything
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

@@ -1,4 +1,6 @@
-// The codec's entropy coder: a range coder of 32-bit words, and the distributions that it codes under, all in integers.
+// The codec's entropy coder, and the distributions that it codes under, all in integers. It is the range coder of
+// constriction (Bamler 2022), word for word: here because what is decoded says under what to decode next, and that it
+// ends in bytes instead of words.
 #pragma once
 #include <algorithm>
 #include <cstdint>

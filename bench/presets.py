@@ -152,6 +152,7 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
             "perceptrons 32 wide, 2 and 1 hidden layers": heads(MLP(32, 2), MLP(32, 1)),
             "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
             "RBF-KAN, 8 wide, 5 functions": heads(KAN("rbf", 8, 1, 5), KAN("rbf", 8, 1, 5)),
+            "RBF-KAN, 10 and 9 wide, 4 functions": heads(KAN("rbf", 10, 1, 4), KAN("rbf", 9, 1, 4)),
             "RBF-KAN, 12 and 11 wide, 3 functions": heads(KAN("rbf", 12, 1, 3), KAN("rbf", 11, 1, 3)),
             "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
             "S-KAN, 10 and 9 wide": heads(SelectableKAN(10, 1), SelectableKAN(9, 1)),

@@ -97,4 +97,4 @@ def with_aux(
     """[x, aux[index]]; `aux` gets no gradient."""
     if aux is None:
         return x
-    return torch.cat([x, aux.detach() if index is None else aux.detach()[index.long()]], dim=1)
+    return torch.cat([x, aux.detach() if index is None else aux.detach().index_select(0, index)], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -193,17 +194,15 @@ def rational_case(width: int, groups: int) -> Case:
     return Case(f"rational-{width}-{groups}", inputs, kan.rational, reference_kan.rational, GRADIENTS)
 
 
-def rational_layer_case(n_in: int, groups: int, n_out: int) -> Case:
+def rational_layer_case(n_in: int, groups: int, n_out: int, scale: float = 1.0) -> Case:
     def inputs(n: int, g: torch.Generator) -> list[Tensor]:
         x, *coefficients = rational_case(n_in, groups).inputs(n, g)
         weight = torch.randn(n_out, n_in, generator=g) / math.sqrt(n_in)
         return [x, *coefficients, weight, torch.randn(n_out, generator=g)]
 
-    def reference(x: Tensor, numerator: Tensor, denominator: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.nn.functional.linear(reference_kan.rational(x, numerator, denominator), weight, bias)
-
-    name = f"rational-layer-{n_in}-{groups}-{n_out}"
-    return Case(name, inputs, kan.rational_layer, reference, GRADIENTS)
+    name = f"rational-layer-{n_in}-{groups}-{n_out}" + (f"-times-{scale}" if scale != 1 else "")
+    native_op = partial(kan.rational_layer, scale=scale)
+    return Case(name, inputs, native_op, partial(reference_kan.rational_layer, scale=scale), GRADIENTS)
 
 
 def basis_case(kind: KanBasis, n_in: int, n_out: int, count: int, base: bool) -> Case:
@@ -239,6 +238,7 @@ def uneven_knots(n_in: int, count: int) -> Tensor:
 CASES = [
     *(rational_case(width, groups) for width, groups in ((1, 1), (8, 8), (24, 3), (33, 11), (64, 8))),
     *(rational_layer_case(*sizes) for sizes in ((1, 1, 1), (24, 8, 32), (33, 11, 5), (130, 2, 66))),
+    rational_layer_case(24, 8, 32, scale=0.25),
     *(basis_case("rbf", *sizes, base=True) for sizes in ((1, 1, 8), (3, 5, 2), (32, 16, 8), (13, 66, 11), (40, 3, 16))),
     *(basis_case(kind, *sizes, base=True) for kind in KINDS[:1] for sizes in ((1, 1, 4), (32, 16, 8), (13, 66, 11))),
     *(basis_case(kind, *sizes, base=True) for kind in KINDS[2:] for sizes in ((1, 1, 2), (32, 16, 8), (13, 66, 12))),

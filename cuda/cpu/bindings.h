@@ -1,8 +1,6 @@
 // What the Python bindings share: shapes are checked here, once, so that no kernel can read outside its arrays; tensors cross
 // without copies, and the interpreter lock is released while a kernel runs.
 #pragma once
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -12,17 +10,18 @@
 #include <stdexcept>
 #include <string>
 
+#include "arrays.h"
 #include "kernels.h"
 
 namespace nb = nanobind;
 
 namespace fieldfit {
 
-using Vec = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Mat = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using IntVec = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Bytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using LongVec = nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Vec = Array<float, 1>;
+using Mat = Array<float, 2>;
+using IntVec = Array<int32_t, 1>;
+using Bytes = Array<uint8_t, 1>;
+using LongVec = Array<int64_t, 1>;
 
 inline void expect(bool condition, const std::string& what) {
   if (!condition) throw std::invalid_argument("fieldfit native core: " + what);

@@ -279,11 +279,7 @@ const float* CamTile::run_back(int n, float* kept, CamSums& to, bool input_gradi
       activate_row(normalised(kept, l - 1) + static_cast<int64_t>(i) * width, hidden_ + static_cast<int64_t>(i) * width);
     }
     add_outer({d, 1, out, l ? hidden_ : input, in, to.weights[l], in, n}, rounded4(p_.dim(l + 1)), padded(p_.dim(l)));
-    for (int j = 0; j < padded(p_.dim(l + 1)); j += kLanes) {
-      FloatV s = load(to.bias[l] + j);
-      for (int i = 0; i < n; ++i) s = s + load(d + static_cast<int64_t>(i) * out + j);
-      store(to.bias[l] + j, s);
-    }
+    add_rows(d, out, n, padded(p_.dim(l + 1)), to.bias[l]);
     if (l == 0 && !input_gradient) return nullptr;
     float* next = gradient_[l % 2];
     product_panels<Start::kZero>({d, out, 1, p_.backward[l], 0, next, in, p_.dim(l + 1)}, rows, padded(p_.dim(l)));

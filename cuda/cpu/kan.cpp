@@ -147,12 +147,12 @@ void basis_layer_forward(const BasisLayer& l, float* out) {
   }
 }
 
-void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, float* d_weight) {
+void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, float* d_weight, float* d_bias) {
   Packed packed(l);
   int n_threads = threads_for(l.n, 2 * kPoints);
   int columns = padded(l.n_out);
-  size_t size = static_cast<size_t>(packed.pad_k) * columns;
-  std::vector<Aligned> sums(n_threads);  // [pad(k), columns] each
+  size_t of_weights = static_cast<size_t>(packed.pad_k) * columns, size = of_weights + columns;
+  std::vector<Aligned> sums(n_threads);  // [pad(k) + 1, columns] each, the last row of the bias
 #pragma omp parallel num_threads(n_threads)
   {
     int thread = omp_get_thread_num();
@@ -168,6 +168,7 @@ void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, f
       tile.load_columns(l.x + at * l.n_in, l.n_in, n, tile.x);
       tile.load_columns(d, l.n_out, n, tile.out);
       for (int r = 0; r < n; ++r) memcpy(d_rows + r * columns, d + static_cast<int64_t>(r) * l.n_out, sizeof(float) * l.n_out);
+      add_rows(d_rows, columns, n, columns, sum + of_weights);
       for (int i = 0; i < l.n_in; i += packed.inputs) {
         int terms = packed.chunk_terms(i);
         tile.evaluate(i);
@@ -179,12 +180,14 @@ void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, f
       if (d_x) tile.store_columns(tile.d_x, l.n_in, n, d_x + at * l.n_in);
     }
   }
+  auto total = [&](size_t at) {
+    float t = 0;
+    for (const Aligned& of : sums) t += reinterpret_cast<const float*>(of.data())[at];
+    return t;
+  };
   for (int o = 0; o < l.n_out; ++o) {
-    for (int k = 0; k < packed.k; ++k) {
-      float total = 0;
-      for (int t = 0; t < n_threads; ++t) total += reinterpret_cast<float*>(sums[t].data())[static_cast<size_t>(k) * columns + o];
-      d_weight[static_cast<size_t>(o) * packed.k + k] = total;
-    }
+    d_bias[o] = total(of_weights + o);
+    for (int k = 0; k < packed.k; ++k) d_weight[static_cast<size_t>(o) * packed.k + k] = total(static_cast<size_t>(k) * columns + o);
   }
 }
 

@@ -91,13 +91,7 @@ class Float32Tile final : public MlpTile {
       const float* h = l == 0 ? rows : h_[l];
       int in = p_.pad[l], out = p_.pad[l + 1];
       product_add({d, 1, out, h, in, to.weights[l], in, n}, (mlp.dims[l + 1] + 3) / 4 * 4, in);
-      if (mlp.bias) {
-        for (int j = 0; j < out; j += kLanes) {
-          FloatV s = load(to.bias[l] + j);
-          for (int i = 0; i < n; ++i) s = s + load(d + static_cast<int64_t>(i) * out + j);
-          store(to.bias[l] + j, s);
-        }
-      }
+      if (mlp.bias) add_rows(d, out, n, out, to.bias[l]);
       if (l == 0 && !input_gradient) return nullptr;
       float* next = gradient_[l % 2];
       Product product_of{d, out, 1, p_.backward[l], in, next, in, mlp.dims[l + 1]};

@@ -7,11 +7,10 @@
 namespace fieldfit {
 namespace {
 
-using Doubles = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Cube = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-using IntCube = nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using Samples16 = nb::ndarray<uint16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Doubles = Array<double, 1>;
+using Cube = Array<float, 3>;
+using IntCube = Array<int32_t, 3>;
+using Samples16 = Array<uint16_t, 3>;
 
 nb::bytes bytes_of(const std::vector<uint8_t>& v) { return nb::bytes(v.data(), v.size()); }
 

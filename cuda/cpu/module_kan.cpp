@@ -34,14 +34,14 @@ BasisLayer view(const Mat& x, const Mat& weight, const Vec& bias, const Form& fo
           knots ? knots->data() : nullptr, x.data(), weight.data(), bias.data()};
 }
 
-RationalLayer view(const Mat& x, const Mat& coefficients, const Mat& weight, const Vec& bias) {
+RationalLayer view(const Mat& x, const Vec& numerator, const Mat& denominator, float scale, const Mat& weight, const Vec& bias) {
   size_t n_in = x.shape(1), n_out = weight.shape(0);
   expect(n_in > 0 && n_out > 0, "a layer has inputs and outputs");
-  expect_shape(coefficients, n_in, kCoefficients, "coefficients");
   expect_shape(weight, n_out, n_in, "weight");
   expect_size(bias.shape(0), n_out, "bias");
-  return {static_cast<int64_t>(x.shape(0)), static_cast<int>(n_in), static_cast<int>(n_out), x.data(), coefficients.data(),
-          weight.data(), bias.data()};
+  Rational activation = view(x, numerator, denominator);
+  activation.scale = scale;
+  return {activation, static_cast<int>(n_out), weight.data(), bias.data()};
 }
 
 }  // namespace
@@ -63,23 +63,27 @@ void bind_kan(nb::module_& m) {
     nb::gil_scoped_release release;
     rational_backward(r, d_out.data(), d_x.data(), d_numerator.data(), d_denominator.data());
   });
-  m.def("rational_layer_forward", [](const Mat& x, const Mat& coefficients, const Mat& weight, const Vec& bias, const Mat& out) {
-    RationalLayer l = view(x, coefficients, weight, bias);
+  m.def("rational_layer_forward", [](const Mat& x, const Vec& numerator, const Mat& denominator, float scale, const Mat& weight,
+                                     const Vec& bias, const Mat& out) {
+    RationalLayer l = view(x, numerator, denominator, scale, weight, bias);
     expect_shape(out, x.shape(0), weight.shape(0), "out");
     nb::gil_scoped_release release;
     rational_layer_forward(l, out.data());
   });
-  m.def("rational_layer_backward", [](const Mat& x, const Mat& coefficients, const Mat& weight, const Vec& bias, const Mat& d_out,
-                                      const std::optional<Mat>& d_x, const Mat& d_weight, const Mat& d_coefficients) {
-    RationalLayer l = view(x, coefficients, weight, bias);
+  m.def("rational_layer_backward", [](const Mat& x, const Vec& numerator, const Mat& denominator, float scale, const Mat& weight,
+                                      const Vec& bias, const Mat& d_out, const std::optional<Mat>& d_x, const Vec& d_numerator,
+                                      const Mat& d_denominator, const Mat& d_weight, const Vec& d_bias) {
+    RationalLayer l = view(x, numerator, denominator, scale, weight, bias);
     expect_shape(d_out, x.shape(0), weight.shape(0), "d_out");
     if (d_x) expect_shape(*d_x, x.shape(0), x.shape(1), "d_x");
+    expect_size(d_numerator.shape(0), kNumerator, "d_numerator");
+    expect_shape(d_denominator, denominator.shape(0), kDenominator, "d_denominator");
     expect_shape(d_weight, weight.shape(0), weight.shape(1), "d_weight");
-    expect_shape(d_coefficients, x.shape(1), kCoefficients, "d_coefficients");
+    expect_size(d_bias.shape(0), weight.shape(0), "d_bias");
     nb::gil_scoped_release release;
-    rational_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data(), d_coefficients.data());
-  }, nb::arg("x"), nb::arg("coefficients"), nb::arg("weight"), nb::arg("bias"), nb::arg("d_out"), nb::arg("d_x").none(),
-     nb::arg("d_weight"), nb::arg("d_coefficients"));
+    rational_layer_backward(l, d_out.data(), {d_x ? d_x->data() : nullptr, d_numerator.data(), d_denominator.data(), d_weight.data(), d_bias.data()});
+  }, nb::arg("x"), nb::arg("numerator"), nb::arg("denominator"), nb::arg("scale"), nb::arg("weight"), nb::arg("bias"), nb::arg("d_out"),
+     nb::arg("d_x").none(), nb::arg("d_numerator"), nb::arg("d_denominator"), nb::arg("d_weight"), nb::arg("d_bias"));
   m.def("basis_layer_forward", [](const Mat& x, const Mat& weight, const Vec& bias, const Form& form, const std::optional<Mat>& knots, const Mat& out) {
     BasisLayer l = view(x, weight, bias, form, knots);
     expect_shape(out, x.shape(0), weight.shape(0), "out");
@@ -87,15 +91,16 @@ void bind_kan(nb::module_& m) {
     basis_layer_forward(l, out.data());
   }, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("form"), nb::arg("knots").none(), nb::arg("out"));
   m.def("basis_layer_backward", [](const Mat& x, const Mat& weight, const Vec& bias, const Form& form, const std::optional<Mat>& knots,
-                                   const Mat& d_out, const std::optional<Mat>& d_x, const Mat& d_weight) {
+                                   const Mat& d_out, const std::optional<Mat>& d_x, const Mat& d_weight, const Vec& d_bias) {
     BasisLayer l = view(x, weight, bias, form, knots);
     expect_shape(d_out, x.shape(0), weight.shape(0), "d_out");
     if (d_x) expect_shape(*d_x, x.shape(0), x.shape(1), "d_x");
     expect_shape(d_weight, weight.shape(0), weight.shape(1), "d_weight");
+    expect_size(d_bias.shape(0), weight.shape(0), "d_bias");
     nb::gil_scoped_release release;
-    basis_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data());
+    basis_layer_backward(l, d_out.data(), d_x ? d_x->data() : nullptr, d_weight.data(), d_bias.data());
   }, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("form"), nb::arg("knots").none(), nb::arg("d_out"), nb::arg("d_x").none(),
-     nb::arg("d_weight"));
+     nb::arg("d_weight"), nb::arg("d_bias"));
 }
 
 }  // namespace fieldfit

@@ -21,7 +21,8 @@ RayBatch rays_of(const Mat& origins, const Mat& directions, const std::optional<
   return {static_cast<int64_t>(n), origins.data(), directions.data(), jitter ? jitter->data() : nullptr};
 }
 
-void expect_offsets(const LongVec& offsets, size_t samples) {
+template <class Offsets>
+void expect_offsets(const Offsets& offsets, size_t samples) {
   expect(offsets.shape(0) >= 1, "offsets has at least one value");
   size_t n = offsets.shape(0) - 1;
   const int64_t* o = offsets.data();
@@ -87,10 +88,14 @@ nb::object given(std::vector<int64_t>&& values) {
   return nb::cast(owned(*kept, {kept->size()}, owner));
 }
 
+// An array that is kept after the call.
+template <class T>
+using Kept = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
 // A front with the arrays that it reads.
 class FrontOf {
  public:
-  FrontOf(LongVec offsets, Vec t0, Vec t1, float most_depth, int at_once)
+  FrontOf(Kept<int64_t> offsets, Kept<float> t0, Kept<float> t1, float most_depth, int at_once)
       : offsets_(std::move(offsets)), t0_(std::move(t0)), t1_(std::move(t1)) {
     expect_size(t1_.shape(0), t0_.shape(0), "t1");
     expect_offsets(offsets_, t0_.shape(0));
@@ -109,8 +114,8 @@ class FrontOf {
   }
 
  private:
-  LongVec offsets_;
-  Vec t0_, t1_;
+  Kept<int64_t> offsets_;
+  Kept<float> t0_, t1_;
   std::optional<Front> front_;
 };
 
@@ -140,7 +145,7 @@ void bind_rendering(nb::module_& m) {
      nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("min_transmittance"));
 
   nb::class_<FrontOf>(m, "Front")
-      .def(nb::init<LongVec, Vec, Vec, float, int>(), nb::arg("offsets"), nb::arg("t0"), nb::arg("t1"), nb::arg("most_depth"), nb::arg("at_once"))
+      .def(nb::init<Kept<int64_t>, Kept<float>, Kept<float>, float, int>(), nb::arg("offsets"), nb::arg("t0"), nb::arg("t1"), nb::arg("most_depth"), nb::arg("at_once"))
       .def("next", &FrontOf::next)
       .def("absorb", &FrontOf::absorb, nb::arg("sigma"))
       .def("seen", &FrontOf::seen);

@@ -95,6 +95,15 @@ inline void product_add(const Product& p, int rows, int columns) {
   }
 }
 
+// sum[columns] += all rows of a, `stride` apart; columns is a multiple of kLanes.
+inline void add_rows(const float* a, int stride, int rows, int columns, float* sum) {
+  for (int j = 0; j < columns; j += kLanes) {
+    FloatV s = load(sum + j);
+    for (int r = 0; r < rows; ++r) s = s + load(a + static_cast<int64_t>(r) * stride + j);
+    store(sum + j, s);
+  }
+}
+
 #if defined(__AVX512F__)
 constexpr int kNarrow = 4;  // columns that the product below computes
 

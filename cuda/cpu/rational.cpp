@@ -117,14 +117,35 @@ class Sums {
   std::vector<double> values_;
 };
 
+// Of x, where what is given is for x times a scale.
 Coefficients coefficients_of(const Rational& r) {
   Coefficients found(r.width);
   int size = r.width / r.groups;
   for (int c = 0; c < r.width; ++c) {
-    for (int i = 0; i < kNumerator; ++i) found.at(i, c) = r.numerator[i];
-    for (int j = 0; j < kDenominator; ++j) found.at(kNumerator + j, c) = std::abs(r.denominator[c / size * kDenominator + j]);
+    float power = 1;
+    for (int i = 0; i < kNumerator; ++i, power *= r.scale) {
+      found.at(i, c) = r.numerator[i] * power;
+      if (i < kDenominator) found.at(kNumerator + i, c) = std::abs(r.denominator[c / size * kDenominator + i]) * power * r.scale;
+    }
   }
   return found;
+}
+
+void write_coefficients(const Rational& r, const Sums& sums, float* d_numerator, float* d_denominator) {
+  double power = 1;
+  for (int i = 0; i < kNumerator; ++i, power *= r.scale) {
+    double s = 0;
+    for (int c = 0; c < r.width; ++c) s += sums.total(i, c);
+    d_numerator[i] = static_cast<float>(s * power);
+  }
+  int size = r.width / r.groups;
+  for (int k = 0; k < r.groups * kDenominator; ++k) {
+    int j = k % kDenominator;
+    double s = 0;
+    for (int c = 0; c < size; ++c) s += sums.total(kNumerator + j, k / kDenominator * size + c);
+    float b = r.denominator[k], of_b = static_cast<float>(s * std::pow(r.scale, j + 1));
+    d_denominator[k] = b > 0 ? of_b : b < 0 ? -of_b : 0.0f;
+  }
 }
 
 // Calls f(first, rows) for the tiles of this thread's share.
@@ -141,21 +162,19 @@ struct Packed {
   Aligned storage;
   float *transposed, *weight, *bias;  // [n_in, pad_out], [n_out, pad_in], [pad_out]
 
-  explicit Packed(const RationalLayer& l) : pad_in(padded(l.n_in)), pad_out(padded(l.n_out)), coefficients(l.n_in) {
-    size_t forward = static_cast<size_t>(l.n_in) * pad_out, backward = static_cast<size_t>(l.n_out) * pad_in;
+  explicit Packed(const RationalLayer& l) : pad_in(padded(l.activation.width)), pad_out(padded(l.n_out)), coefficients(coefficients_of(l.activation)) {
+    int n_in = l.activation.width;
+    size_t forward = static_cast<size_t>(n_in) * pad_out, backward = static_cast<size_t>(l.n_out) * pad_in;
     storage = Aligned(sizeof(float) * (forward + backward + pad_out));
     transposed = reinterpret_cast<float*>(storage.data());
     weight = transposed + forward;
     bias = weight + backward;
     for (int o = 0; o < l.n_out; ++o) {
       bias[o] = l.bias[o];
-      for (int i = 0; i < l.n_in; ++i) {
-        float w = l.weight[static_cast<int64_t>(o) * l.n_in + i];
+      for (int i = 0; i < n_in; ++i) {
+        float w = l.weight[static_cast<int64_t>(o) * n_in + i];
         transposed[static_cast<size_t>(i) * pad_out + o] = weight[static_cast<size_t>(o) * pad_in + i] = w;
       }
-    }
-    for (int i = 0; i < l.n_in; ++i) {
-      for (int k = 0; k < kCoefficients; ++k) coefficients.at(k, i) = l.coefficients[i * kCoefficients + k];
     }
   }
 };
@@ -179,65 +198,59 @@ void rational_backward(const Rational& r, const float* d_out, float* d_x, float*
     int64_t at = first * r.width;
     rows_vjp(coefficients, r.x + at, r.width, rows, d_out + at, r.width, d_x + at, sums.of(omp_get_thread_num()));
   });
-  for (int i = 0; i < kNumerator; ++i) {
-    double s = 0;
-    for (int c = 0; c < r.width; ++c) s += sums.total(i, c);
-    d_numerator[i] = static_cast<float>(s);
-  }
-  int size = r.width / r.groups;
-  for (int k = 0; k < r.groups * kDenominator; ++k) {
-    double s = 0;
-    for (int c = 0; c < size; ++c) s += sums.total(kNumerator + k % kDenominator, k / kDenominator * size + c);
-    float b = r.denominator[k];
-    d_denominator[k] = b > 0 ? static_cast<float>(s) : b < 0 ? static_cast<float>(-s) : 0.0f;
-  }
+  write_coefficients(r, sums, d_numerator, d_denominator);
 }
 
 void rational_layer_forward(const RationalLayer& l, float* out) {
+  const Rational& r = l.activation;
   Packed p(l);
-#pragma omp parallel num_threads(threads_for(l.n, 2 * kRowTile))
+#pragma omp parallel num_threads(threads_for(r.n, 2 * kRowTile))
   {
     Aligned scratch(sizeof(float) * kRowTile * (p.pad_in + p.pad_out));
     float *act = reinterpret_cast<float*>(scratch.data()), *to = act + kRowTile * p.pad_in;
-    for_each_tile(l.n, [&](int64_t first, int rows) {
-      activate_rows(p.coefficients, l.x + first * l.n_in, l.n_in, rows, act, p.pad_in);
-      product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, l.n_in, p.bias}, round_rows(rows), p.pad_out);
+    for_each_tile(r.n, [&](int64_t first, int rows) {
+      activate_rows(p.coefficients, r.x + first * r.width, r.width, rows, act, p.pad_in);
+      product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, r.width, p.bias}, round_rows(rows), p.pad_out);
       for (int i = 0; i < rows; ++i) memcpy(out + (first + i) * l.n_out, to + i * p.pad_out, sizeof(float) * l.n_out);
     });
   }
 }
 
-void rational_layer_backward(const RationalLayer& l, const float* d_out, float* d_x, float* d_weight, float* d_coefficients) {
+void rational_layer_backward(const RationalLayer& l, const float* d_out, const RationalGradients& to) {
+  const Rational& r = l.activation;
   Packed p(l);
-  int n_threads = threads_for(l.n, 2 * kRowTile);
+  int n_threads = threads_for(r.n, 2 * kRowTile);
   Sums sums(n_threads, p.pad_in);
-  std::vector<Aligned> of_weight(n_threads);  // [some_out, pad_in] each
+  std::vector<Aligned> of_weight(n_threads), of_bias(n_threads);  // [some_out, pad_in], [pad_out] each
   int some_out = (l.n_out + 3) / 4 * 4;
 #pragma omp parallel num_threads(n_threads)
   {
     int thread = omp_get_thread_num();
     of_weight[thread] = Aligned(sizeof(float) * some_out * p.pad_in);
-    float* sum = reinterpret_cast<float*>(of_weight[thread].data());
+    of_bias[thread] = Aligned(sizeof(float) * p.pad_out);
+    float *sum = reinterpret_cast<float*>(of_weight[thread].data()), *bias = reinterpret_cast<float*>(of_bias[thread].data());
     Aligned scratch(sizeof(float) * kRowTile * (2 * p.pad_in + p.pad_out));
     float *act = reinterpret_cast<float*>(scratch.data()), *d_act = act + kRowTile * p.pad_in, *d = d_act + kRowTile * p.pad_in;
-    for_each_tile(l.n, [&](int64_t first, int rows) {
-      const float* x = l.x + first * l.n_in;
+    for_each_tile(r.n, [&](int64_t first, int rows) {
+      const float* x = r.x + first * r.width;
       for (int i = 0; i < rows; ++i) memcpy(d + i * p.pad_out, d_out + (first + i) * l.n_out, sizeof(float) * l.n_out);
-      activate_rows(p.coefficients, x, l.n_in, rows, act, p.pad_in);
+      add_rows(d, p.pad_out, rows, p.pad_out, bias);
+      activate_rows(p.coefficients, x, r.width, rows, act, p.pad_in);
       product_add({d, 1, p.pad_out, act, p.pad_in, sum, p.pad_in, rows}, some_out, p.pad_in);
       product<Start::kZero, End::kStore>({d, p.pad_out, 1, p.weight, p.pad_in, d_act, p.pad_in, l.n_out}, round_rows(rows), p.pad_in);
-      rows_vjp(p.coefficients, x, l.n_in, rows, d_act, p.pad_in, d_x ? d_x + first * l.n_in : nullptr, sums.of(thread));
+      rows_vjp(p.coefficients, x, r.width, rows, d_act, p.pad_in, to.d_x ? to.d_x + first * r.width : nullptr, sums.of(thread));
     });
   }
-  for (int64_t k = 0; k < static_cast<int64_t>(l.n_out) * l.n_in; ++k) {
-    int64_t at = k / l.n_in * p.pad_in + k % l.n_in;
-    float total = 0;
-    for (const Aligned& of : of_weight) total += reinterpret_cast<const float*>(of.data())[at];
-    d_weight[k] = total;
+  auto total = [](const std::vector<Aligned>& parts, size_t at) {
+    float t = 0;
+    for (const Aligned& part : parts) t += reinterpret_cast<const float*>(part.data())[at];
+    return t;
+  };
+  for (int o = 0; o < l.n_out; ++o) {
+    to.d_bias[o] = total(of_bias, o);
+    for (int i = 0; i < r.width; ++i) to.d_weight[static_cast<size_t>(o) * r.width + i] = total(of_weight, static_cast<size_t>(o) * p.pad_in + i);
   }
-  for (int k = 0; k < l.n_in * kCoefficients; ++k) {
-    d_coefficients[k] = static_cast<float>(sums.total(k % kCoefficients, k / kCoefficients));
-  }
+  write_coefficients(r, sums, to.d_numerator, to.d_denominator);
 }
 
 }  // namespace fieldfit

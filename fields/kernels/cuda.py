@@ -73,7 +73,7 @@ class Core:
         cuda_layers.basis_layer_forward(self.machine_of(x), (x, weight, bias), *rest)
 
     def basis_layer_backward(self, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> None:
-        """`rest`: as in forward; d_out; d_x, which may be None, and d_weight, written."""
+        """`rest`: as in forward; d_out; d_x, which may be None, d_weight and d_bias, written."""
         cuda_layers.basis_layer_backward(self.machine_of(x), (x, weight, bias), *rest)
 
     def rbf_forward(self, x: Tensor, *rest: Any) -> None:

@@ -264,14 +264,17 @@ def basis_layer_backward(
     d_out: Tensor,
     d_x: Tensor | None,
     d_weight: Tensor,
+    d_bias: Tensor,
 ) -> None:
-    """Write the gradients of x, which may be None, and of the weight; `tensors`: x, weight, bias."""
-    x, weight, _ = tensors
+    """Write the gradients of x, which may be None, of the weight and of the bias; `tensors`: x, weight, bias."""
+    x, weight, bias = tensors
     of, n = _basis_terms(*tensors, form, knots), len(x)
     expect_tensor("d_out", d_out, (n, len(weight)))
     expect_tensor("d_weight", d_weight, weight.shape)
+    expect_tensor("d_bias", d_bias, bias.shape)
     if d_x is not None:
         expect_tensor("d_x", d_x, x.shape)
+    torch.sum(d_out, 0, out=d_bias)
     if n == 0:
         d_weight.zero_()
         return

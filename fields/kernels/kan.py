@@ -48,22 +48,28 @@ def rational(
 
 class _RationalLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, coefficients: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, weight: Tensor, bias: Tensor, scale: float
+    ) -> Tensor:
         out = x.new_empty(len(x), len(weight))
-        ops.core_for(x).rational_layer_forward(x, coefficients.detach(), weight.detach(), bias.detach(), out)
-        ctx.save_for_backward(x, coefficients, weight, bias)
+        of = numerator.detach(), denominator.detach(), scale, weight.detach(), bias.detach()
+        ops.core_for(x).rational_layer_forward(x, *of, out)
+        ctx.save_for_backward(x, numerator, denominator, weight, bias)
+        ctx.scale = scale
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, coefficients, weight, _ = inputs = ctx.saved_tensors
+        inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _through_reference(reference_kan.rational_layer(*inputs), inputs, d_out)
+            return *_through_reference(reference_kan.rational_layer(*inputs, ctx.scale), inputs, d_out), None
+        x, *parameters = inputs
+        numerator, denominator, weight, bias = (t.detach() for t in parameters)
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        d_weight, d_coefficients = torch.empty_like(weight), torch.empty_like(coefficients)
-        values = tuple(t.detach() for t in inputs)
-        ops.core_for(x).rational_layer_backward(*values, d_out.contiguous(), d_x, d_weight, d_coefficients)
-        return d_x, d_coefficients, d_weight, d_out.sum(0)
+        d = tuple(torch.empty_like(t) for t in parameters)
+        core = ops.core_for(x)
+        core.rational_layer_backward(x, numerator, denominator, ctx.scale, weight, bias, d_out.contiguous(), d_x, *d)
+        return d_x, *d, None
 
 
 def rational_layer(
@@ -72,12 +78,13 @@ def rational_layer(
     denominator: Float[Tensor, "G 4"],
     weight: Float[Tensor, "O I"],
     bias: Float[Tensor, " O"],
+    scale: float = 1.0,
 ) -> Float[Tensor, "N O"]:
-    """A linear layer of `rational` of x. On a CPU the activations are never written to memory."""
+    """`reference_kan.rational_layer`. On a CPU the activations are never written to memory."""
     if not ops.is_native(x, numerator, denominator, weight, bias) or x.is_cuda:
-        return torch.nn.functional.linear(rational(x, numerator, denominator), weight, bias)
-    coefficients = reference_kan.by_channel(numerator, denominator, x.shape[1])
-    return _RationalLayer.apply(x.contiguous(), coefficients, weight.contiguous(), bias.contiguous())
+        return torch.nn.functional.linear(rational(x * scale, numerator, denominator), weight, bias)
+    of = (t.contiguous() for t in (x, numerator, denominator, weight, bias))
+    return _RationalLayer.apply(*of, scale)
 
 
 class _BasisLayer(torch.autograd.Function):
@@ -100,9 +107,9 @@ class _BasisLayer(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *_through_reference(reference_kan.basis_layer(*inputs, *ctx.basis), inputs, d_out), None, None, None
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        d_weight, values = torch.empty_like(weight), (x, weight.detach(), bias.detach())
-        ops.core_for(x).basis_layer_backward(*values, ctx.form, ctx.table, d_out.contiguous(), d_x, d_weight)
-        return d_x, d_weight, d_out.sum(0), None, None, None
+        d, values = (torch.empty_like(weight), torch.empty_like(bias)), (x, weight.detach(), bias.detach())
+        ops.core_for(x).basis_layer_backward(*values, ctx.form, ctx.table, d_out.contiguous(), d_x, *d)
+        return d_x, *d, None, None, None
 
 
 def basis_layer(

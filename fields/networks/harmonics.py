@@ -42,6 +42,6 @@ class HarmonicsHead(nn.Module):
         """Values of latent vectors x in directions whose harmonics are aux[index]."""
         if aux is None:
             raise ValueError("a harmonics head needs the harmonics of directions, got none")
-        basis = aux.detach() if index is None else aux.detach()[index.long()]
+        basis = aux.detach() if index is None else aux.detach().index_select(0, index)
         coefficients = x[:, 1:].reshape(len(x), self.n_out, self.n_basis)
         return reference.activate(self.output_activation, torch.einsum("nob,nb->no", coefficients, basis))

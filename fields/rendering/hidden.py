@@ -52,7 +52,8 @@ def without_hidden(
     while len(index := front.next()) > 0:
         front.absorb(sigma(index))
     offsets, index, row = front.seen()
-    return Samples(offsets, s.t0[index], s.t1[index], s.x[index], s.ray[index]), row
+    t0, t1, x, ray = (value.index_select(0, index) for value in (s.t0, s.t1, s.x, s.ray))
+    return Samples(offsets, t0, t1, x, ray), row
 
 
 def front_of(s: Samples, min_transmittance: float) -> Front:

@@ -125,11 +125,11 @@ def visible_latents(
 
     def sigma(index: Tensor) -> Tensor:
         with torch.set_grad_enabled(differentiable):
-            latents.append(field.latent(s.x[index], None if times is None else times[index]))
+            latents.append(field.latent(s.x.index_select(0, index), None if times is None else times[index]))
         return reference.activate("exp", latents[-1][:, 0])
 
     seen, row = without_hidden(s, sigma, MIN_TRANSMITTANCE)
-    return seen, torch.cat(latents)[row] if latents else field.latent(s.x, times)  # no ray meets anything
+    return seen, torch.cat(latents).index_select(0, row) if latents else field.latent(s.x, times)  # nothing is met
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

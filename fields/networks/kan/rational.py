@@ -68,14 +68,19 @@ class RationalActivation(nn.Module):
         with torch.no_grad():
             self.reset()
 
-    def coefficients(self) -> tuple[Float[Tensor, " 6"], Float[Tensor, "G 4"]]:
-        """Those of P, and those of Q but for its leading one. The even form is c2^2 x^2 + c4^2 x^4: smooth at zero, as
-        normals of a surface need, and without poles."""
+    def over_range(self) -> tuple[Float[Tensor, " 6"], Float[Tensor, "G 4"]]:
+        """Coefficients of P, and of Q but for its leading one, for x / RANGE. The even form is c2^2 x^2 + c4^2 x^4:
+        smooth at zero, as normals of a surface need, and without poles."""
         b = self.denominator
         if self.denominator_form == "even":
             zero = torch.zeros_like(b[:, 0])
             b = torch.stack([zero, b[:, 0].square(), zero, b[:, 1].square()], dim=1)
-        return self.numerator * self.powers, b * self.powers[1:5]
+        return self.numerator, b
+
+    def coefficients(self) -> tuple[Float[Tensor, " 6"], Float[Tensor, "G 4"]]:
+        """The same for x."""
+        a, b = self.over_range()
+        return a * self.powers, b * self.powers[1:5]
 
     def forward(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N I"]:
         """F(x), channel by channel."""
@@ -85,7 +90,7 @@ class RationalActivation(nn.Module):
         self, x: Float[Tensor, "N I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"]
     ) -> Float[Tensor, "N O"]:
         """A linear layer of F(x)."""
-        return kan.rational_layer(x, *self.coefficients(), weight, bias)
+        return kan.rational_layer(x, *self.over_range(), weight, bias, 1 / RANGE)
 
     def deviation(self, n_in: int) -> float:
         """Of weights that keep the variance of standard normal inputs: 1 / sqrt(I E[F(x)^2])."""

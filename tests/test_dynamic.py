@@ -19,7 +19,7 @@ from fields.kernels import reference
 from fields.kernels.ops import Samples
 from fields.networks import MLP
 from fields.optim import OptimiserConfig
-from fields.rendering.hidden import without_hidden
+from fields.rendering.hidden import TorchFront, follow
 from fields.rendering.occupancy import OccupancyConfig
 from fields.rendering.render import compose_rays, is_fused, look, predictor, render_view, unit_rays, visible_latents
 from scenes import Capture, InputError
@@ -174,13 +174,13 @@ def test_what_is_hidden_is_left_out():
     ray = torch.tensor([0, 0, 0, 2, 2, 2], dtype=torch.int32)
     t0 = torch.tensor([1.0, 2.0, 3.0] * 2)
     s = Samples(torch.tensor([0, 3, 3, 6], dtype=torch.int32), t0, t0 + 1, torch.rand(6, 3), ray)
-    left, _ = without_hidden(s, lambda i: torch.tensor([1.0, 9.0, 1.0, 2.0, 2.0, 2.0])[i], 1e-3)
+    left, _ = follow(TorchFront(s, 1e-3), lambda x, _: torch.tensor([1.0, 9.0, 1.0, 2.0, 2.0, 2.0]))
     assert left.ray.tolist() == [0, 0, 2, 2, 2]
     assert left.offsets.tolist() == [0, 2, 2, 5]
     EXACT.check(left.x, s.x[[0, 1, 3, 4, 5]])
     EXACT.check(left.t1, s.t1[[0, 1, 3, 4, 5]])
     empty = Samples(torch.zeros(3, dtype=torch.int32), *(t[:0] for t in s[1:]))
-    none, _ = without_hidden(empty, lambda i: torch.zeros(len(i)), 1e-3)
+    none, _ = follow(TorchFront(empty, 1e-3), lambda x, _: torch.zeros(len(x)))
     assert none.offsets.tolist() == [0, 0, 0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,25 +12,25 @@ from tolerances import EXACT, RENDERED
 from torch import Tensor
 
 from fields.kernels import ops, reference
-from fields.kernels.ops import Samples
-from fields.rendering.hidden import AT_ONCE, TorchFront, front_of, without_hidden
+from fields.kernels.ops import RayBatch, Samples
+from fields.rendering.hidden import AT_ONCE, TorchFront, follow, front_of
 from fields.rendering.render import MIN_TRANSMITTANCE, march_shape, unit_rays, visible_samples
 
 
-def packed(counts: list[int]) -> Samples:
-    """Samples whose x counts them along their ray."""
+def packed(counts: list[int]) -> TorchFront:
+    """Rays of so many samples, whose x counts them along their ray."""
     offsets = torch.tensor([0, *counts]).cumsum(0)
     ray = torch.arange(len(counts)).repeat_interleave(offsets.diff())
     place = (torch.arange(len(ray)) - offsets[ray]).float()
-    return Samples(offsets, place, place + 1, place[:, None].expand(-1, 3).contiguous(), ray.int())
+    samples = Samples(offsets, place, place + 1, place[:, None].expand(-1, 3).contiguous(), ray.int())
+    return TorchFront(samples, MIN_TRANSMITTANCE)
 
 
 @pytest.mark.parametrize("last", [0, 1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE])
 def test_a_wall_ends_a_ray(last: int) -> None:
     """The sample in the wall is seen, those behind it are not; empty and short rays are as they were."""
-    s = packed([0, 5, 4 * AT_ONCE, 1, 0])
     wall = torch.full((1,), float(last))
-    seen, _ = without_hidden(s, lambda i: (s.x[i, 0] >= wall) * 1e8, MIN_TRANSMITTANCE)
+    seen, _ = follow(packed([0, 5, 4 * AT_ONCE, 1, 0]), lambda x, _: (x[:, 0] >= wall) * 1e8)
     assert seen.offsets.diff().tolist() == [0, min(5, last + 1), last + 1, 1, 0]
     EXACT.check(seen.t0, torch.cat([torch.arange(float(n)) for n in seen.offsets.diff().tolist()]))
     EXACT.check(seen.ray, torch.arange(5, dtype=torch.int32).repeat_interleave(seen.offsets.diff()))
@@ -38,13 +39,13 @@ def test_a_wall_ends_a_ray(last: int) -> None:
 def test_fog_ends_where_its_closed_form_says() -> None:
     """exp(-sigma k) >= 1e-3 for k <= 6.9 / sigma."""
     for sigma in (0.05, 0.33, 2.0):
-        seen, _ = without_hidden(packed([500]), lambda i, s=sigma: torch.full((len(i),), s), MIN_TRANSMITTANCE)
+        seen, _ = follow(packed([500]), lambda x, _, s=sigma: torch.full((len(x),), s))
         assert len(seen.t0) == math.floor(-math.log(MIN_TRANSMITTANCE) / sigma) + 1
 
 
 def test_nothing_at_all() -> None:
     for counts in ([], [0, 0]):
-        seen, _ = without_hidden(packed(counts), lambda i: torch.zeros(len(i)), MIN_TRANSMITTANCE)
+        seen, _ = follow(packed(counts), lambda x, _: torch.zeros(len(x)))
         assert seen.offsets.tolist() == [0] * (len(counts) + 1)
 
 
@@ -54,8 +55,9 @@ def test_same_samples_as_the_native_march(unbounded: bool) -> None:
     field.encoding.get_parameter("table").data.mul_(2)  # dense enough to hide something
     origins, directions = unit_rays(field, rays)
     expected = visible_samples(field, origins, directions, None)
-    marched = ops.march(origins, directions, None, field.occupancy.bits, march_shape(field))
-    found, _ = without_hidden(marched, lambda i: field.density(marched.x[i]), MIN_TRANSMITTANCE)
+    batch = RayBatch(origins, directions, None, field.occupancy.bits)
+    marched = ops.march(*batch, march_shape(field))
+    found, _ = follow(front_of(batch, march_shape(field), MIN_TRANSMITTANCE), lambda x, _: field.density(x))
     assert len(expected.t0) < len(marched.t0)
     same = expected.offsets.diff() == found.offsets.diff()
     assert same.double().mean() > 0.98  # a sample at the limit may fall on either side of it
@@ -67,26 +69,41 @@ def test_same_samples_as_the_native_march(unbounded: bool) -> None:
     RENDERED.check(color(found), color(marched))
 
 
-def test_both_fronts_follow_the_same_rays(generator: torch.Generator) -> None:
-    """The native one and that of torch: what they ask for, what they find, and where its densities were."""
-    counts = torch.randint(0, 60, (300,), generator=generator).tolist()
-    s = packed(counts)
-    density = 0.6 * torch.rand(len(s.t0), generator=generator)
-    fronts = front_of(s, MIN_TRANSMITTANCE), TorchFront(s, MIN_TRANSMITTANCE)
+@pytest.mark.parametrize("unbounded", [False, True])
+@pytest.mark.parametrize("most", [3, AT_ONCE + 1, 1024])
+def test_both_fronts_follow_the_same_rays(unbounded: bool, most: int, generator: torch.Generator) -> None:
+    """The native one, which marches on the way, and that of torch: where they ask, and what they find."""
+    field, rays = lively(unbounded), rays_at(333)  # some rays miss the box, some end early
+    jitter = torch.rand(333, generator=generator)
+    batch = RayBatch(*unit_rays(field, rays), jitter, field.occupancy.bits)
+    shape = replace(march_shape(field), max_samples=most)
+    fronts = front_of(batch, shape, MIN_TRANSMITTANCE), TorchFront(ops.march(*batch, shape), MIN_TRANSMITTANCE)
     assert not isinstance(fronts[0], TorchFront)
     asked = []
     while True:
-        index, same = (front.next() for front in fronts)
-        EXACT.check(index, same)
-        if len(index) == 0:
+        places, same = (front.next() for front in fronts)
+        for got, want in zip(places, same, strict=True):
+            EXACT.check(got, want)
+        if len(places[0]) == 0:
             break
-        asked.append(index)
+        asked.append(places[0])
+        density = 40 * torch.rand(len(places[0]), generator=generator)
         for front in fronts:
-            front.absorb(density[index])
-    for got, want in zip(*(front.seen() for front in fronts), strict=True):
+            front.absorb(density)
+    (samples, row), (wanted, wanted_row) = (front.seen() for front in fronts)
+    for got, want in zip(samples, wanted, strict=True):
         EXACT.check(got, want)
-    _, index, row = fronts[0].seen()
-    assert 0 < len(index) < len(s.t0)
-    EXACT.check(torch.cat(asked)[row], index)
-    with pytest.raises(ValueError, match="sigma must have 0 values, got 3"):
-        fronts[0].absorb(density[:3])
+    EXACT.check(row, wanted_row)
+    assert len(row) > 0
+    EXACT.check(torch.cat(asked)[row], samples[3])
+
+
+def test_a_front_wants_what_it_asked_for() -> None:
+    field, rays = lively(False), rays_at(8)
+    batch = RayBatch(*unit_rays(field, rays), None, field.occupancy.bits)
+    front = front_of(batch, march_shape(field), MIN_TRANSMITTANCE)
+    x, _ = front.next()
+    with pytest.raises(ValueError, match=f"sigma must have {len(x)} values, got 3"):
+        front.absorb(torch.zeros(3))
+    with pytest.raises(ValueError, match="what was asked for is absorbed first"):
+        front.next()

@@ -2,56 +2,131 @@
 
 #include <algorithm>
 
-namespace fieldfit {
+#include "packet.h"
+#include "threads.h"
 
-Front::Front(const int64_t* offsets, int64_t rays, const float* t0, const float* t1, float most_depth, int at_once)
-    : offsets_(offsets), t0_(t0), t1_(t1), most_depth_(most_depth), rays_(rays), at_once_(at_once), kept_(rays), row_(offsets[rays]), passed_(rays) {
-  for (int64_t r = 0; r < rays; ++r) {
-    if (offsets[r + 1] > offsets[r]) going_.push_back(r);
+namespace fieldfit {
+namespace {
+
+struct LaneSample {
+  float t0, t1, x[3];
+};
+
+// All that a lane holds, to another one.
+void copy_lane(const RayState<FloatV>& from, int a, RayState<FloatV>& to, int b) {
+  for (int axis = 0; axis < 3; ++axis) {
+    to.o[axis][b] = from.o[axis][a];
+    to.d[axis][b] = from.d[axis][a];
+    to.inverse[axis][b] = from.inverse[axis][a];
+  }
+  to.t[b] = from.t[a];
+  to.t_end[b] = from.t_end[a];
+}
+
+}  // namespace
+
+Front::Front(const RayBatch& rays, const MarchRule& rule, int max_samples, float most_depth, int at_once)
+    : coarse_(rule), most_depth_(most_depth), max_samples_(max_samples), at_once_(at_once), passed_(rays.n), kept_(rays.n) {
+  for (int64_t first = 0; first < rays.n; first += kLanes) {
+    Packet packet;
+    packet.begin(rays, first, coarse_.rule);
+    for (int l = 0; l < kLanes; ++l) {
+      if (!packet.active[l]) continue;
+      if (going_.size() % kLanes == 0) states_.push_back(packet.ray);  // lanes that no ray takes hold one all the same
+      copy_lane(packet.ray, l, states_.back(), static_cast<int>(going_.size() % kLanes));
+      going_.push_back(static_cast<int32_t>(first + l));
+    }
   }
 }
 
-std::vector<int64_t> Front::next() {
-  size_ = std::max(at_once_, first_ / 2);
-  std::vector<int64_t> index;
-  index.reserve(std::min<int64_t>(going_.size() * size_, row_.size()));
-  for (int64_t r : going_) {
-    int64_t begin = offsets_[r] + first_, end = std::min(begin + size_, offsets_[r + 1]);
-    for (int64_t i = begin; i < end; ++i) {
-      index.push_back(i);
-      row_[i] = looked_at_++;
+const Front::Round& Front::next() {
+  int64_t n = static_cast<int64_t>(going_.size());
+  int quota = std::min(std::max(at_once_, first_ / 2), max_samples_ - first_);
+  ended_.assign(going_.size(), 0);
+  int n_threads = threads_for(n, 256);
+  std::vector<Round> parts(n_threads);
+#pragma omp parallel num_threads(n_threads)
+  {
+    Round& part = parts[omp_get_thread_num()];
+    std::vector<LaneSample> found(static_cast<size_t>(kLanes) * quota);
+    int count[kLanes];
+    Packet packet;
+    Range range = share(n, omp_get_thread_num(), omp_get_num_threads(), kLanes);
+    for (int64_t first = range.begin; first < range.end; first += kLanes) {
+      packet.ray = states_[first / kLanes];
+      for (int l = 0; l < kLanes; ++l) packet.active[l] = first + l < n ? -1 : 0;
+      std::fill_n(count, kLanes, 0);
+      packet.begin_round();
+      while (any(packet.running)) {
+        packet.step(quota, coarse_.rule, [&](uint32_t bits, FloatV t0, FloatV t1, const FloatV* x) {
+          for (; bits; bits &= bits - 1) {
+            int l = __builtin_ctz(bits);
+            found[l * quota + count[l]++] = {t0[l], t1[l], {x[0][l], x[1][l], x[2][l]}};
+          }
+        });
+      }
+      states_[first / kLanes] = packet.ray;
+      for (int l = 0; l < kLanes && first + l < n; ++l) {
+        ended_[first + l] = !packet.active[l];
+        part.ray.insert(part.ray.end(), count[l], going_[first + l]);
+        for (int i = 0; i < count[l]; ++i) {
+          const LaneSample& s = found[l * quota + i];
+          part.samples.add(s.t0, s.t1, s.x);
+        }
+      }
     }
   }
-  asked_ = static_cast<int64_t>(index.size());
-  return index;
+  Round round = std::move(parts[0]);
+  for (int t = 1; t < n_threads; ++t) {
+    round.samples.append(parts[t].samples);
+    round.ray.insert(round.ray.end(), parts[t].ray.begin(), parts[t].ray.end());
+  }
+  first_ += quota;
+  rounds_.push_back(std::move(round));
+  return rounds_.back();
 }
 
 void Front::absorb(const float* sigma) {
+  const Round& round = rounds_.back();
+  for (size_t i = 0; i < round.ray.size(); ++i) {
+    float& passed = passed_[round.ray[i]];
+    kept_[round.ray[i]] += passed <= most_depth_;
+    passed += sigma[i] * (round.samples.t1[i] - round.samples.t0[i]);
+  }
   size_t still = 0;
-  for (int64_t r : going_) {
-    int64_t begin = offsets_[r] + first_, end = std::min(begin + size_, offsets_[r + 1]);
-    float passed = passed_[r];
-    for (int64_t i = begin; i < end; ++i) {
-      kept_[r] += passed <= most_depth_;
-      passed += *sigma++ * (t1_[i] - t0_[i]);
-    }
-    passed_[r] = passed;
-    if (passed <= most_depth_ && end < offsets_[r + 1]) going_[still++] = r;
+  for (size_t i = 0; i < going_.size(); ++i) {
+    if (ended_[i] || !(passed_[going_[i]] <= most_depth_) || first_ >= max_samples_) continue;
+    copy_lane(states_[i / kLanes], static_cast<int>(i % kLanes), states_[still / kLanes], static_cast<int>(still % kLanes));
+    going_[still++] = going_[i];
   }
   going_.resize(still);
-  first_ += size_;
-  asked_ = 0;
 }
 
 Front::Seen Front::seen() const {
   Seen found;
-  found.offsets.push_back(0);
-  for (int64_t r = 0; r < rays_; ++r) {
-    for (int64_t i = offsets_[r]; i < offsets_[r] + kept_[r]; ++i) {
-      found.index.push_back(i);
-      found.row.push_back(row_[i]);
+  std::vector<int64_t>& offsets = found.samples.offsets;
+  offsets.assign(kept_.size() + 1, 0);
+  for (size_t r = 0; r < kept_.size(); ++r) offsets[r + 1] = offsets[r] + kept_[r];
+  size_t n = static_cast<size_t>(offsets.back());
+  SampleBuffer& of = found.samples.of;
+  of.t0.resize(n);
+  of.t1.resize(n);
+  of.x.resize(3 * n);
+  found.samples.ray.resize(n);
+  found.row.resize(n);
+  std::vector<int64_t> at(offsets.begin(), offsets.end() - 1);
+  int64_t row = 0;
+  for (const Round& round : rounds_) {
+    for (size_t i = 0; i < round.ray.size(); ++i, ++row) {
+      int32_t ray = round.ray[i];
+      int64_t to = at[ray]++;
+      if (to >= offsets[ray + 1]) continue;
+      of.t0[to] = round.samples.t0[i];
+      of.t1[to] = round.samples.t1[i];
+      std::copy_n(&round.samples.x[3 * i], 3, &of.x[3 * to]);
+      found.samples.ray[to] = ray;
+      found.row[to] = row;
     }
-    found.offsets.push_back(static_cast<int64_t>(found.index.size()));
   }
   return found;
 }

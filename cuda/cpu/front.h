@@ -1,35 +1,43 @@
-// Rays that are followed front to back, some samples at a time, until they are opaque: which samples are looked at next,
-// and which are seen in the end.
+// Rays that are followed front to back, some samples at a time, until they are opaque: marched no further than they are
+// looked at, and in the end told which samples are seen.
 #pragma once
 #include <cstdint>
 #include <vector>
+
+#include "coarse.h"
 
 namespace fieldfit {
 
 class Front {
  public:
-  // Samples of ray i are offsets[i] .. offsets[i + 1], and lie between t0 and t1. The first `at_once` of
-  // a ray are looked at together, later half as many as before. All arrays must outlive this.
-  Front(const int64_t* offsets, int64_t rays, const float* t0, const float* t1, float most_depth, int at_once);
+  // The first `at_once` samples of a ray are looked at together, later half as many as before. The occupancy must outlive this.
+  Front(const RayBatch& rays, const MarchRule& rule, int max_samples, float most_depth, int at_once);
 
-  // Indices of the samples to look at; none where no ray goes on.
-  std::vector<int64_t> next();
-  // How many these were, and what their densities are, in the same order.
-  int64_t asked() const { return asked_; }
+  // Samples to look at, those of a ray from near to far; none where no ray goes on.
+  struct Round {
+    SampleBuffer samples;
+    std::vector<int32_t> ray;  // of each sample
+  };
+  const Round& next();
+  // Densities of the samples to look at.
   void absorb(const float* sigma);
 
   struct Seen {
-    std::vector<int64_t> offsets, index, row;  // of the samples that are seen, and their places among all looked at
+    Samples samples;
+    std::vector<int64_t> row;  // of each sample, among all that were looked at
   };
   Seen seen() const;
 
  private:
-  const int64_t* offsets_;
-  const float *t0_, *t1_;
+  CoarseOccupancy coarse_;
   float most_depth_;
-  int64_t rays_, first_ = 0, size_ = 0, at_once_, looked_at_ = 0, asked_ = 0;
-  std::vector<int64_t> going_, kept_, row_;  // rays that go on; samples seen of each ray; place of each sample
-  std::vector<float> passed_;                // optical depth of each ray so far
+  int max_samples_, at_once_, first_ = 0;  // samples that each ray that goes on has been looked at
+  std::vector<int32_t> going_;             // rays that go on
+  std::vector<RayState<FloatV>> states_;   // of these, one in each lane
+  std::vector<uint8_t> ended_;             // whether these have come to their end
+  std::vector<Round> rounds_;
+  std::vector<float> passed_;   // optical depth of each ray so far
+  std::vector<int64_t> kept_;   // samples seen of each ray
 };
 
 }  // namespace fieldfit

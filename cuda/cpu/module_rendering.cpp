@@ -21,8 +21,7 @@ RayBatch rays_of(const Mat& origins, const Mat& directions, const std::optional<
   return {static_cast<int64_t>(n), origins.data(), directions.data(), jitter ? jitter->data() : nullptr};
 }
 
-template <class Offsets>
-void expect_offsets(const Offsets& offsets, size_t samples) {
+void expect_offsets(const LongVec& offsets, size_t samples) {
   expect(offsets.shape(0) >= 1, "offsets has at least one value");
   size_t n = offsets.shape(0) - 1;
   const int64_t* o = offsets.data();
@@ -66,57 +65,62 @@ Owned<T> owned(std::vector<T>& values, std::vector<size_t> shape, const nb::caps
   return Owned<T>(values.data(), shape.size(), shape.data(), owner);
 }
 
-// Runs a march without the interpreter lock and hands its arrays to torch without copies.
-template <class March>
-nb::tuple sampled(March march) {
-  auto samples = std::make_unique<Samples>();
-  {
-    nb::gil_scoped_release release;
-    *samples = march();
-  }
-  Samples* s = samples.release();
+// Hands a vector to torch without a copy.
+template <class T>
+nb::object given(std::vector<T> values, std::vector<size_t> shape) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(owned(*kept, std::move(shape), owner));
+}
+
+nb::tuple given(Samples samples) {
+  auto* s = new Samples(std::move(samples));
   nb::capsule owner(s, [](void* p) noexcept { delete static_cast<Samples*>(p); });
   size_t n = s->of.t0.size();
   return nb::make_tuple(owned(s->offsets, {s->offsets.size()}, owner), owned(s->of.t0, {n}, owner),
                         owned(s->of.t1, {n}, owner), owned(s->of.x, {n, 3}, owner), owned(s->ray, {n}, owner));
 }
 
-// Hands a vector to torch without a copy.
-nb::object given(std::vector<int64_t>&& values) {
-  auto* kept = new std::vector<int64_t>(std::move(values));
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<int64_t>*>(p); });
-  return nb::cast(owned(*kept, {kept->size()}, owner));
+// Runs a march without the interpreter lock.
+template <class March>
+auto unlocked(March march) {
+  nb::gil_scoped_release release;
+  return march();
 }
 
-// An array that is kept after the call.
-template <class T>
-using Kept = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// A front with the arrays that it reads.
+// A front as Python follows it: samples as (x [n, 3], ray [n]).
 class FrontOf {
  public:
-  FrontOf(Kept<int64_t> offsets, Kept<float> t0, Kept<float> t1, float most_depth, int at_once)
-      : offsets_(std::move(offsets)), t0_(std::move(t0)), t1_(std::move(t1)) {
-    expect_size(t1_.shape(0), t0_.shape(0), "t1");
-    expect_offsets(offsets_, t0_.shape(0));
-    expect(at_once > 0, "some samples are looked at");
-    front_.emplace(offsets_.data(), static_cast<int64_t>(offsets_.shape(0)) - 1, t0_.data(), t1_.data(), most_depth, at_once);
+  FrontOf(const Mat& origins, const Mat& directions, const std::optional<Vec>& jitter, const IntVec& occupancy, int resolution,
+          bool contracted, float near, float far, float step, float cone_angle, int max_samples, float most_depth, int at_once) {
+    MarchRule rule = rule_of(occupancy, resolution, contracted, near, far, step, cone_angle);
+    RayBatch rays = rays_of(origins, directions, jitter);
+    expect(at_once > 0 && max_samples > 0, "some samples are looked at");
+    nb::gil_scoped_release release;
+    front_.emplace(rays, rule, max_samples, most_depth, at_once);
   }
 
-  nb::object next() { return given(front_->next()); }
+  nb::tuple next() {
+    expect(!asked_, "what was asked for is absorbed first");
+    const Front::Round& round = unlocked([&]() -> const Front::Round& { return front_->next(); });
+    asked_ = round.ray.size();
+    return nb::make_tuple(given(round.samples.x, {asked_, 3}), given(round.ray, {asked_}));
+  }
   void absorb(const Vec& sigma) {
-    expect_size(sigma.shape(0), static_cast<size_t>(front_->asked()), "sigma");
+    expect_size(sigma.shape(0), asked_, "sigma");
+    asked_ = 0;
+    nb::gil_scoped_release release;
     front_->absorb(sigma.data());
   }
   nb::tuple seen() const {
-    Front::Seen found = front_->seen();
-    return nb::make_tuple(given(std::move(found.offsets)), given(std::move(found.index)), given(std::move(found.row)));
+    Front::Seen found = unlocked([&] { return front_->seen(); });
+    size_t n = found.row.size();
+    return nb::make_tuple(given(std::move(found.samples)), given(std::move(found.row), {n}));
   }
 
  private:
-  Kept<int64_t> offsets_;
-  Kept<float> t0_, t1_;
   std::optional<Front> front_;
+  size_t asked_ = 0;
 };
 
 }  // namespace
@@ -126,7 +130,7 @@ void bind_rendering(nb::module_& m) {
                     int resolution, bool contracted, float near, float far, float step, float cone_angle, int max_samples) {
     MarchRule rule = rule_of(occupancy, resolution, contracted, near, far, step, cone_angle);
     RayBatch rays = rays_of(origins, directions, jitter);
-    return sampled([&] { return march(rays, rule, max_samples); });
+    return given(unlocked([&] { return march(rays, rule, max_samples); }));
   }, nb::arg("origins"), nb::arg("directions"), nb::arg("jitter").none(), nb::arg("occupancy"), nb::arg("resolution"),
      nb::arg("contracted"), nb::arg("near"), nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("max_samples"));
 
@@ -139,19 +143,24 @@ void bind_rendering(nb::module_& m) {
     Grid view = grid.view(table);
     Mlp mlp = density.view(density_params);
     expect(grid.dim == 3 && mlp.dims[0] == static_cast<int>(grid.width()), "the density network takes the features of a 3-D grid");
-    return sampled([&] { return march_visible(view, mlp, rays, rule, min_transmittance); });
+    return given(unlocked([&] { return march_visible(view, mlp, rays, rule, min_transmittance); }));
   }, nb::arg("grid"), nb::arg("table"), nb::arg("density"), nb::arg("density_params"), nb::arg("origins"), nb::arg("directions"),
      nb::arg("jitter").none(), nb::arg("occupancy"), nb::arg("resolution"), nb::arg("contracted"), nb::arg("near"),
      nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("min_transmittance"));
 
   nb::class_<FrontOf>(m, "Front")
-      .def(nb::init<Kept<int64_t>, Kept<float>, Kept<float>, float, int>(), nb::arg("offsets"), nb::arg("t0"), nb::arg("t1"), nb::arg("most_depth"), nb::arg("at_once"))
+      .def(nb::init<const Mat&, const Mat&, const std::optional<Vec>&, const IntVec&, int, bool, float, float, float, float, int, float, int>(),
+           nb::arg("origins"), nb::arg("directions"), nb::arg("jitter").none(), nb::arg("occupancy"), nb::arg("resolution"),
+           nb::arg("contracted"), nb::arg("near"), nb::arg("far"), nb::arg("step"), nb::arg("cone_angle"), nb::arg("max_samples"),
+           nb::arg("most_depth"), nb::arg("at_once"), nb::keep_alive<1, 5>())  // the occupancy is read later
       .def("next", &FrontOf::next)
       .def("absorb", &FrontOf::absorb, nb::arg("sigma"))
       .def("seen", &FrontOf::seen);
 
   m.def("set_bits", [](const IntVec& words) {
-    return given(set_bits(reinterpret_cast<const uint32_t*>(words.data()), static_cast<int64_t>(words.shape(0))));
+    std::vector<int64_t> found = set_bits(reinterpret_cast<const uint32_t*>(words.data()), static_cast<int64_t>(words.shape(0)));
+    size_t n = found.size();
+    return given(std::move(found), {n});
   });
   m.def("visit_cells", [](const LongVec& cells, const Vec& found, float decay, float threshold, const IntVec& allowed,
                           const Vec& density, const IntVec& bits) {

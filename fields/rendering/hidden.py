@@ -1,7 +1,8 @@
 """Leaving out what lies behind opaque surfaces: of any field's samples, those that a ray still sees.
 
 Rays are followed front to back, some samples at a time, by density alone; a ray that has become opaque is not followed
-further. What is left out has a weight of less than the least transmittance that is looked at.
+further, and on a CPU not marched further either. What is left out has a weight of less than the least transmittance that
+is looked at.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fields.kernels import ops
-from fields.kernels.ops import Samples
+from fields.kernels.ops import RayBatch, Samples
+from fields.kernels.shapes import MarchShape
 
-AT_ONCE = 4
+AT_ONCE = 8
 """First samples of a ray that are evaluated together. Later there are more of them: half as many as before, so that the
 few long rays take few rounds."""
 
@@ -26,48 +28,44 @@ few long rays take few rounds."""
 class Front(Protocol):
     """How far rays have been followed."""
 
-    def next(self) -> Int[Tensor, " N"]:
-        """The samples to evaluate now; none where no ray goes on."""
+    def next(self) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"]]:
+        """Where to look now, in field coordinates, and on which rays; nowhere where no ray goes on."""
         ...
 
     def absorb(self, sigma: Float[Tensor, " N"]) -> None:
-        """Their densities."""
+        """The densities there, per unit of t."""
         ...
 
-    def seen(self) -> tuple[Int[Tensor, " R1"], Int[Tensor, " M"], Int[Tensor, " M"]]:
-        """(offsets, indices) of the samples that are seen, and their places among all that were evaluated."""
+    def seen(self) -> tuple[tuple[Tensor, ...], Int[Tensor, " M"]]:
+        """The samples that are seen, as `Samples` has them, and their places among all that were looked at."""
         ...
 
 
 @torch.no_grad()
-def without_hidden(
-    s: Samples, sigma: Callable[[Int[Tensor, " N"]], Float[Tensor, " N"]], min_transmittance: float
+def follow(
+    front: Front, sigma: Callable[[Float[Tensor, "N 3"], Int[Tensor, " N"]], Float[Tensor, " N"]]
 ) -> tuple[Samples, Int[Tensor, " M"]]:
-    """The samples in front of which a ray's transmittance is at least `min_transmittance`, and their places among those
-    that `sigma` was asked of.
-
-    `sigma` gives the density of N samples by their indices, per unit of t; it is asked once for a sample at most.
-    """
-    front = front_of(s, min_transmittance)
-    while len(index := front.next()) > 0:
-        front.absorb(sigma(index))
-    offsets, index, row = front.seen()
-    t0, t1, x, ray = (value.index_select(0, index) for value in (s.t0, s.t1, s.x, s.ray))
-    return Samples(offsets, t0, t1, x, ray), row
+    """The samples that are seen, and their places among all that `sigma` was asked for; once for a sample at most."""
+    while len((places := front.next())[0]) > 0:
+        front.absorb(sigma(*places))
+    samples, row = front.seen()
+    return Samples(*samples), row
 
 
-def front_of(s: Samples, min_transmittance: float) -> Front:
-    """Where rays begin."""
-    if s.t0.device.type == "cpu" and ops.is_native(s.t0, s.t1):
-        return ops.core_for(s.t0).Front(s.offsets, s.t0, s.t1, -math.log(min_transmittance), AT_ONCE)
-    return TorchFront(s, min_transmittance)
+def front_of(rays: RayBatch, shape: MarchShape, min_transmittance: float) -> Front:
+    """Where rays begin that are followed while their transmittance is at least `min_transmittance`."""
+    if rays.origins.device.type == "cpu" and ops.is_native(rays.origins, rays.directions):
+        batch = rays.origins.contiguous(), rays.directions.contiguous(), rays.jitter, rays.occupancy
+        how = *ops.march_arguments(shape), shape.max_samples, -math.log(min_transmittance), AT_ONCE
+        return ops.core_for(rays.origins).Front(*batch, *how)
+    return TorchFront(ops.march(*rays, shape), min_transmittance)
 
 
 class TorchFront:
-    """The front on any device, and in any precision."""
+    """The front on any device and in any precision, for rays that have been marched to their ends."""
 
     def __init__(self, s: Samples, min_transmittance: float) -> None:
-        self.offsets, self.length = s.offsets, s.t1 - s.t0
+        self.samples, self.offsets, self.length = s, s.offsets, s.t1 - s.t0
         self.begin, self.count = s.offsets[:-1], s.offsets.diff()
         self.passed = torch.zeros_like(self.count, dtype=s.t0.dtype)  # optical depth so far
         self.kept = torch.zeros_like(self.count)
@@ -76,18 +74,18 @@ class TorchFront:
         self.row, self.n = torch.zeros_like(s.ray, dtype=torch.int64), 0
         self.first = 0
 
-    def next(self) -> Int[Tensor, " N"]:
-        """The samples to evaluate now."""
+    def next(self) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"]]:
+        """Where to look now."""
         step = torch.arange(max(AT_ONCE, self.first // 2), device=self.ray.device)
         place = self.begin[self.ray, None] + self.first + step  # [rays, samples of this round]
         self.there = self.first + step < self.count[self.ray, None]
         self.found = place[self.there]
         self.row[self.found] = torch.arange(self.n, self.n + len(self.found), device=self.row.device)
         self.n += len(self.found)
-        return self.found
+        return self.samples.x[self.found], self.samples.ray[self.found]
 
     def absorb(self, sigma: Float[Tensor, " N"]) -> None:
-        """Their densities."""
+        """The densities there."""
         ray, there = self.ray, self.there
         thickness = self.length.new_zeros(there.shape)
         thickness[there] = sigma * self.length[self.found]
@@ -98,10 +96,10 @@ class TorchFront:
         self.first += there.shape[1]
         self.ray = ray[(behind[:, -1] <= self.limit) & (self.count[ray] > self.first)]
 
-    def seen(self) -> tuple[Int[Tensor, " R1"], Int[Tensor, " M"], Int[Tensor, " M"]]:
+    def seen(self) -> tuple[tuple[Tensor, ...], Int[Tensor, " M"]]:
         """What is seen."""
         offsets = torch.cat([self.kept.new_zeros(1), self.kept.cumsum(0)])
         place = torch.arange(int(offsets[-1]), device=offsets.device)
         ray = torch.repeat_interleave(self.kept)
-        index = self.begin[ray] + place - offsets[ray]
-        return offsets, index, self.row[index]
+        index, s = self.begin[ray] + place - offsets[ray], self.samples
+        return (offsets, s.t0[index], s.t1[index], s.x[index], s.ray[index]), self.row[index]

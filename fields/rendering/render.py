@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fields.encodings.grid import GridEncoding
@@ -16,7 +16,7 @@ from fields.kernels import ops, reference
 from fields.kernels.shapes import MarchShape
 from fields.networks.mlp import Perceptron
 from fields.rendering import nerfacc_march
-from fields.rendering.hidden import without_hidden
+from fields.rendering.hidden import follow, front_of
 from scenes.cameras import Cameras
 from scenes.rays import Inputs, Rays
 
@@ -69,7 +69,7 @@ def compose_rays(field: RadianceField, rays: Rays, jitter: Float[Tensor, " N"] |
     origins, directions = unit_rays(field, rays)
     s, latent = visible_latents(field, origins, directions, jitter, rays.time)
     sigma = reference.activate("exp", latent[:, 0])
-    rgb = field.color(latent, s.x, directions, s.ray, of_samples(field, rays.time, s))
+    rgb = field.color(latent, s.x, directions, s.ray, of_rays(field, rays.time, s.ray))
     return _finish(field, rays, ops.Rendered(*ops.composite(sigma, rgb, s.t0, s.t1, s.offsets), len(s.t0)))
 
 
@@ -82,9 +82,11 @@ def _fused(field: RadianceField, origins: Tensor, directions: Tensor, jitter: Te
     return ops.render(model, weights, rays, march_shape(field), MIN_TRANSMITTANCE, encoding.gathered)
 
 
-def of_samples(field: RadianceField, time: Float[Tensor, " N"] | None, s: ops.Samples) -> Float[Tensor, "S 1"] | None:
+def of_rays(
+    field: RadianceField, time: Float[Tensor, " N"] | None, ray: Int[Tensor, " S"]
+) -> Float[Tensor, "S 1"] | None:
     """The time of each sample, that of its ray; None where the field is static."""
-    return None if time is None or field.dynamics is None else time[s.ray.long(), None]
+    return None if time is None or field.dynamics is None else time.index_select(0, ray)[:, None]
 
 
 def visible_samples(
@@ -118,18 +120,20 @@ def visible_latents(
     """Samples up to where a ray is opaque, and what both networks share there: it tells where, and is computed once."""
     if is_fused(field) or field.march.marcher == "nerfacc":
         s = visible_samples(field, origins, directions, jitter)
-        return s, field.latent(s.x, of_samples(field, time, s))
-    s = ops.march(origins, directions, jitter, field.occupancy.bits, march_shape(field))
-    times, differentiable = of_samples(field, time, s), torch.is_grad_enabled()
+        return s, field.latent(s.x, of_rays(field, time, s.ray))
+    differentiable = torch.is_grad_enabled()
     latents: list[Tensor] = []
 
-    def sigma(index: Tensor) -> Tensor:
+    def sigma(x: Tensor, ray: Tensor) -> Tensor:
         with torch.set_grad_enabled(differentiable):
-            latents.append(field.latent(s.x.index_select(0, index), None if times is None else times[index]))
+            latents.append(field.latent(x, of_rays(field, time, ray)))
         return reference.activate("exp", latents[-1][:, 0])
 
-    seen, row = without_hidden(s, sigma, MIN_TRANSMITTANCE)
-    return seen, torch.cat(latents).index_select(0, row) if latents else field.latent(s.x, times)  # nothing is met
+    rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
+    s, row = follow(front_of(rays, march_shape(field), MIN_TRANSMITTANCE), sigma)
+    if not latents:  # no ray meets anything
+        return s, field.latent(s.x, of_rays(field, time, s.ray))
+    return s, torch.cat(latents).index_select(0, row)
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

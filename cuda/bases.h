@@ -55,7 +55,7 @@ struct Turn {
 // By the angle whose cosine is tanh(x); its sine is 1 / cosh(x).
 template <class F>
 FF_LANE Turn<F> turn_of_tanh(F x) {
-  F one = splat<F>(1.0f), e = exp_(-abs_(x)), inverse = one / fma(e, e, one), t = (one - e * e) * inverse;
+  F one = splat<F>(1.0f), e = exp_(-abs_(x)), inverse = reciprocal(fma(e, e, one)), t = (one - e * e) * inverse;
   return {select(x < splat<F>(0.0f), -t, t), (e + e) * inverse};
 }
 
@@ -76,8 +76,12 @@ FF_LANE void basis_terms(const Basis& b, const float* knots, F x, To to) {
     case kGaussians: {
       F u = place(x, b.first, b.spacing, b.count);
       for (int g = 0; g < b.count; g += kBumps) {
-        F phi[kBumps];
-        bumps(u - splat<F>(static_cast<float>(g)), phi);
+        F phi[kBumps], v = u - splat<F>(static_cast<float>(g));
+        if (b.count - g > kBumps / 2) {
+          bumps<kBumps>(v, phi);
+        } else {
+          bumps<kBumps / 2>(v, phi);
+        }
         for (int k = 0; k < kBumps; ++k) {
           if (g + k < b.count) to(g + k, phi[k]);
         }

@@ -91,7 +91,7 @@ FF_LANE F cos_pi(F x) {
 
 template <class F>
 FF_LANE F sigmoid(F x) {
-  return splat<F>(1.0f) / (splat<F>(1.0f) + exp_(-x));
+  return reciprocal(splat<F>(1.0f) + exp_(-x));
 }
 
 }  // namespace fieldfit

@@ -73,6 +73,7 @@ FF_LANE float minimum(float a, float b) { return a < b ? a : b; }
 FF_LANE float maximum(float a, float b) { return a > b ? a : b; }
 FF_LANE float floor_(float x) { return floorf(x); }
 FF_LANE float sqrt_(float x) { return sqrtf(x); }
+FF_LANE float reciprocal(float x) { return 1.0f / x; }
 FF_LANE float abs_(float x) { return fabsf(x); }
 FF_LANE int32_t to_int(float x) { return static_cast<int32_t>(x); }
 FF_LANE uint32_t to_uint(float x) { return static_cast<uint32_t>(static_cast<int32_t>(x)); }
@@ -211,6 +212,11 @@ FF_LANE void store_some(float* p, uint32_t bits, FloatV v) {
 FF_LANE FloatV fma(FloatV a, FloatV b, FloatV c) { return (FloatV)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 FF_LANE FloatV floor_(FloatV x) { return (FloatV)_mm512_floor_ps((__m512)x); }
 FF_LANE FloatV sqrt_(FloatV x) { return (FloatV)_mm512_sqrt_ps((__m512)x); }
+// To the last place but one, for normal numbers with a normal reciprocal; a quarter of what a division takes.
+FF_LANE FloatV reciprocal(FloatV x) {
+  FloatV r = (FloatV)_mm512_rcp14_ps((__m512)x);
+  return fma(r, (FloatV)_mm512_fnmadd_ps((__m512)x, (__m512)r, _mm512_set1_ps(1.0f)), r);
+}
 #elif defined(__AVX2__)
 FF_LANE FloatV fma(FloatV a, FloatV b, FloatV c) { return (FloatV)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 FF_LANE FloatV floor_(FloatV x) { return (FloatV)_mm256_floor_ps((__m256)x); }
@@ -239,6 +245,9 @@ FF_LANE FloatV sqrt_(FloatV x) {
   return r;
 #endif
 }
+#endif
+#if !defined(__AVX512F__)
+FF_LANE FloatV reciprocal(FloatV x) { return 1.0f / x; }
 #endif
 
 FF_LANE float sum(FloatV v) {

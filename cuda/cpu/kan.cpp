@@ -5,9 +5,9 @@
 #include <memory>
 #include <vector>
 
-#include "../activation.h"
 #include "mlp_tile.h"
 #include "threads.h"
+#include "transpose.h"
 
 namespace fieldfit {
 namespace {
@@ -74,7 +74,10 @@ class Tile {
       for (int j = 0; j < kPoints; j += kLanes) {
         FloatV z = load(x + i * kPoints + j);
         basis_terms(l.basis, knots(i), z, [&](int g, FloatV value) { store(to + g * kPoints + j, value); });
-        if (l.terms > l.basis.count) store(to + l.basis.count * kPoints + j, activate(kSilu, z));
+        if (l.terms == l.basis.count) continue;
+        FloatV s = sigmoid(z);
+        store(to + l.basis.count * kPoints + j, z * s);
+        store(d_x + i * kPoints + j, s);  // until there is a cotangent
       }
     }
   }
@@ -90,28 +93,16 @@ class Tile {
         auto term = [&](int g) { return load(phi + g * kPoints + j); };
         auto cotangent = [&](int g) { return load(d_phi + g * kPoints + j); };
         FloatV d = basis_vjp(l.basis, knots(i), z, term, cotangent);
-        int last = l.basis.count;
-        if (l.terms > last) d = d + activate_vjp(kSilu, z, term(last), cotangent(last));
+        if (int last = l.basis.count; l.terms > last) {
+          FloatV s = load(d_x + i * kPoints + j), slope = fma(term(last), splat<FloatV>(1.0f) - s, s);
+          d = fma(cotangent(last), slope, d);
+        }
         store(d_x + i * kPoints + j, d);
       }
     }
   }
 
-  void load_columns(const float* from, int width, int n, float* to) const {
-    for (int r = 0; r < n; ++r) {
-      for (int i = 0; i < width; ++i) to[i * kPoints + r] = from[static_cast<int64_t>(r) * width + i];
-    }
-    if (n < kPoints) {
-      for (int i = 0; i < width; ++i) std::fill(to + i * kPoints + n, to + (i + 1) * kPoints, 0.0f);
-    }
-  }
-  void store_columns(const float* from, int width, int n, float* to) const {
-    for (int r = 0; r < n; ++r) {
-      for (int i = 0; i < width; ++i) to[static_cast<int64_t>(r) * width + i] = from[i * kPoints + r];
-    }
-  }
-
-  float *x, *d_x;         // [inputs, kPoints]
+  float *x, *d_x;         // [inputs, kPoints]; where there is no cotangent yet, the sigmoid of x, if there is a SiLU
   float* out;             // [pad(out), kPoints], values or their cotangents
   float *basis, *d_basis;  // [terms of a chunk, kPoints]
 
@@ -136,13 +127,13 @@ void basis_layer_forward(const BasisLayer& l, float* out) {
     Range mine = share(l.n, omp_get_thread_num(), omp_get_num_threads(), kPoints);
     for (int64_t at = mine.begin; at < mine.end; at += kPoints) {
       int n = static_cast<int>(std::min<int64_t>(kPoints, mine.end - at));
-      tile.load_columns(l.x + at * l.n_in, l.n_in, n, tile.x);
+      rows_to_columns(l.x + at * l.n_in, l.n_in, n, tile.x, kPoints);
       for (int o = 0; o < packed.pad_o; ++o) std::fill_n(tile.out + o * kPoints, kPoints, packed.biases()[o]);
       for (int i = 0; i < l.n_in; i += packed.inputs) {
         tile.evaluate(i);
         along_samples<Start::kAdd>({packed.weights() + i * l.terms, packed.pad_k, 1, tile.basis, kPoints, tile.out, kPoints, packed.chunk_terms(i)}, packed.pad_o);
       }
-      tile.store_columns(tile.out, l.n_out, n, out + at * l.n_out);
+      columns_to_rows(tile.out, kPoints, l.n_out, n, out + at * l.n_out);
     }
   }
 }
@@ -165,8 +156,8 @@ void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, f
     for (int64_t at = mine.begin; at < mine.end; at += kPoints) {
       int n = static_cast<int>(std::min<int64_t>(kPoints, mine.end - at));
       const float* d = d_out + at * l.n_out;
-      tile.load_columns(l.x + at * l.n_in, l.n_in, n, tile.x);
-      tile.load_columns(d, l.n_out, n, tile.out);
+      rows_to_columns(l.x + at * l.n_in, l.n_in, n, tile.x, kPoints);
+      rows_to_columns(d, l.n_out, n, tile.out, kPoints);
       for (int r = 0; r < n; ++r) memcpy(d_rows + r * columns, d + static_cast<int64_t>(r) * l.n_out, sizeof(float) * l.n_out);
       add_rows(d_rows, columns, n, columns, sum + of_weights);
       for (int i = 0; i < l.n_in; i += packed.inputs) {
@@ -177,7 +168,7 @@ void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, f
         along_samples<Start::kZero>({packed.weights() + i * l.terms, 1, packed.pad_k, tile.out, kPoints, tile.d_basis, kPoints, l.n_out}, terms);
         tile.evaluate_vjp(i);
       }
-      if (d_x) tile.store_columns(tile.d_x, l.n_in, n, d_x + at * l.n_in);
+      if (d_x) columns_to_rows(tile.d_x, kPoints, l.n_in, n, d_x + at * l.n_in);
     }
   }
   auto total = [&](size_t at) {

@@ -76,12 +76,8 @@ FF_LANE void basis_terms(const Basis& b, const float* knots, F x, To to) {
     case kGaussians: {
       F u = place(x, b.first, b.spacing, b.count);
       for (int g = 0; g < b.count; g += kBumps) {
-        F phi[kBumps], v = u - splat<F>(static_cast<float>(g));
-        if (b.count - g > kBumps / 2) {
-          bumps<kBumps>(v, phi);
-        } else {
-          bumps<kBumps / 2>(v, phi);
-        }
+        F phi[kBumps];
+        bumps(u - splat<F>(static_cast<float>(g)), phi);
         for (int k = 0; k < kBumps; ++k) {
           if (g + k < b.count) to(g + k, phi[k]);
         }

@@ -124,7 +124,7 @@ def launches() -> list[Launch]:
     x, weight, bias = zeros(4, 32), zeros(16, 32 * 9), zeros(16)
     form, knots = (0, 8, -1.0, 0.3), zeros(32, 4 * 12)
     core.basis_layer_forward(x, weight, bias, form, knots, zeros(4, 16))
-    core.basis_layer_backward(x, weight, bias, form, knots, zeros(4, 16), x, weight)
+    core.basis_layer_backward(x, weight, bias, form, knots, zeros(4, 16), x, weight, bias)
     coefficients = zeros(6), zeros(8, 4)
     core.rational_forward(x, *coefficients, x)
     core.rational_backward(x, *coefficients, x, x, *coefficients)

@@ -89,20 +89,20 @@ class Cameras:
         return replace(self, focal=self.focal * factor, centre=self.centre * factor, size=size)
 
     @cached_property
-    def _columns(self) -> Float[Tensor, "16 V"]:
-        """Pose, focal length and centre of each camera, laid out so that gathering cameras gives contiguous rows."""
-        return torch.cat((self.T_world_camera.flatten(1), self.focal, self.centre), 1).T.contiguous()
+    def _rows(self) -> Float[Tensor, "V 16"]:
+        """Pose, focal length and centre of each camera, side by side, so that they are gathered at once."""
+        return torch.cat((self.T_world_camera.flatten(1), self.focal, self.centre), 1)
 
     def rays(self, view: Int[Tensor, " N"], xy: Float[Tensor, "N 2"]) -> Rays:
         """The rays through pixel coordinates `xy` of the cameras `view`, over black."""
-        T00, T01, T02, T03, T10, T11, T12, T13, T20, T21, T22, T23, fx, fy, cx, cy = self._columns.index_select(1, view)
-        plane = torch.stack(((xy[:, 0] - cx) / fx, (xy[:, 1] - cy) / fy), -1)
+        rows = self._rows.index_select(0, view)
+        T, focal, centre = rows[:, :12].unflatten(1, (3, 4)), rows[:, 12:14], rows[:, 14:]
+        plane = (xy - centre) / focal
         d_camera = self._unproject(plane, self.distortion[view]) if self.distorted else _pinhole(plane)
-        x, y, z = d_camera.T.contiguous()
-        directions = (T00 * x + T01 * y + T02 * z, T10 * x + T11 * y + T12 * z, T20 * x + T21 * y + T22 * z)
-        origins = torch.stack((T03, T13, T23), -1)
-        time = None if self.time is None else self.time[view]
-        return Rays(origins, torch.stack(directions, -1), torch.zeros_like(origins), time)
+        origins = T[:, :, 3].contiguous()
+        directions = torch.bmm(T[:, :, :3], d_camera[:, :, None])[:, :, 0]
+        time = None if self.time is None else self.time.index_select(0, view)
+        return Rays(origins, directions, torch.zeros_like(origins), time)
 
     def image_rays(self, view: int) -> Rays:
         """The rays of all pixels of one camera, row by row."""

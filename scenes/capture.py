@@ -100,6 +100,12 @@ class Capture:
         return self.cameras.size[:, 0].contiguous()
 
     @cached_property
+    def _equal_size(self) -> tuple[Int[Tensor, "1"], Int[Tensor, "1"]] | None:
+        """Pixels and width of every photograph, if they are of one size."""
+        sizes = self.cameras.size.unique(dim=0)
+        return (sizes.prod(-1), sizes[:, 0]) if len(sizes) == 1 else None
+
+    @cached_property
     def _kept_share(self) -> float:
         """Of the training pixels, the part that no mask leaves out."""
         n = self._n_training_pixels
@@ -116,16 +122,24 @@ class Capture:
         Transparent photographs get a random background for every ray, so that only what is empty can be empty.
         """
         index = self._draw(n, generator)
-        view = torch.searchsorted(self._ends, index, right=True)
-        width, start = self._widths.index_select(0, view), self._starts.index_select(0, view)
-        within = index - start
-        xy = torch.stack((within % width, torch.div(within, width, rounding_mode="floor")), -1) + 0.5
+        view, within, width = self._places(index)
+        row = torch.div(within, width, rounding_mode="floor")
+        xy = torch.stack((within - row * width, row), -1) + 0.5
         rays = self.cameras.rays(view, xy)
         colour = self.pixels.index_select(0, index).float() / 255
         if self.has_alpha:
             rays = replace(rays, background=torch.rand(n, 3, generator=generator))
             colour = over(colour, rays.background)
         return rays, colour
+
+    def _places(self, index: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, "#n"]]:
+        """Views of pixels, where in these they lie, and how wide the views are."""
+        if self._equal_size is not None:
+            area, width = self._equal_size
+            view = torch.div(index, area, rounding_mode="floor")
+            return view, index - view * area, width
+        view = torch.searchsorted(self._ends, index, right=True)
+        return view, index - self._starts.index_select(0, view), self._widths.index_select(0, view)
 
     def loss(self, predicted: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
         """Mean squared error of display-encoded colours: what PSNR measures."""
@@ -237,5 +251,4 @@ class Capture:
 
 def over(rgba: Float[Tensor, "P 4"], background: Float[Tensor, "*#P 3"]) -> Float[Tensor, "P 3"]:
     """Straight alpha over a background, in the colour space of both."""
-    alpha = rgba[:, 3:]
-    return rgba[:, :3] * alpha + background * (1 - alpha)
+    return torch.lerp(background.expand(len(rgba), 3), rgba[:, :3], rgba[:, 3:])

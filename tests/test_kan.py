@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fields.configuration import from_json, to_json
 from fields.contracts import Initialised
-from fields.field import SignalFieldConfig, build
+from fields.field import SignalFieldConfig, build, initialise
 from fields.fitting import FitConfig
 from fields.kernels import kan, native, reference_kan
 from fields.kernels import reference_bases as bases
@@ -101,6 +101,16 @@ def test_layers_start_with_unit_variance(kind: KanBasis, generator: torch.Genera
         out = layer(torch.randn(2048, 32, generator=generator)).detach()
         variances.append(out.var(dim=0).mean() + out.mean(0).var())
     UNIT_VARIANCE.check(torch.stack(variances).mean(), torch.ones(()))
+
+
+@pytest.mark.parametrize(
+    "config", [*(KAN(kind, 6, 1) for kind in KINDS), SelectableKAN(6, 1), RationalKAN(8, 1)], ids=str
+)
+def test_networks_start_at_zero_where_features_do(config: NetworkConfig) -> None:
+    """A constant that the first weights bring is a fog of random density, from which narrow networks recover late."""
+    network = build_network(config, 24, 4, "identity")
+    initialise(network, 0)
+    VALUES.check(network(torch.zeros(2, 24)).detach(), torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize("start", ["identity", "swish"])

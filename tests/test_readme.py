@@ -78,8 +78,9 @@ def test_ci_runs_the_lines_that_people_are_told(readme):
     """What stands in the README as the way to install, try and test is what CI runs, word for word."""
     script = (ROOT / ".ci/run").read_text()
     assert "pip install . && fieldfit fit demo" in readme
-    assert "pip install -e '.[dev]' && pytest" in readme
-    for line in ("pip install --quiet .\n", "fieldfit fit demo", "pip install --quiet -e '.[dev]'\n", "\npytest\n"):
+    tests = "pytest -n 2 --dist loadfile\n"
+    assert f"pip install -e '.[dev]' && {tests}" in readme
+    for line in ("pip install --quiet .\n", "fieldfit fit demo", "pip install --quiet -e '.[dev]'\n", f"\n{tests}"):
         assert line in script
 
 

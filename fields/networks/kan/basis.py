@@ -51,14 +51,15 @@ class Basis(nn.Module):
         return kan.basis_layer(x, weight, bias, self.kind, self.count, self.grid())
 
     def deviation(self, n_in: int) -> float:
-        """Of weights that give outputs of variance one for standard normal inputs, on the even grid."""
+        """Of weights that give outputs of variance one for standard normal inputs, on the even grid, where outputs are less
+        those at zero."""
 
         def terms(x: Tensor) -> Tensor:
             if self.kind == "spline":
                 return bases.spline(x, bases.even_knots(self.count).to(x)[None])
             return self(x)
 
-        return 1 / math.sqrt(n_in * bases.power(terms))
+        return 1 / math.sqrt(n_in * bases.power(lambda x: terms(x) - terms(torch.zeros_like(x))))
 
     @torch.no_grad()
     def update_grid(self, x: Float[Tensor, "N I"], weight: Float[Tensor, "O I B"]) -> Float[Tensor, "O I B"]:

@@ -26,7 +26,8 @@ SILU_GAIN = math.sqrt(2.8178)
 
 
 class KanLayer(nn.Module):
-    """One layer; half of an output's variance at the start comes from the basis, half from SiLU."""
+    """One layer; half of an output's variance at the start comes from the basis, half from SiLU. It starts as a function
+    that is zero at zero, where features of a grid begin."""
 
     def __init__(self, kind: KanBasis, n_in: int, n_out: int, n_basis: int) -> None:
         super().__init__()
@@ -42,6 +43,7 @@ class KanLayer(nn.Module):
             self.weight[:, :, :-1] *= math.sqrt(0.5) * self.basis.deviation(n_in)
             self.weight[:, :, -1] *= math.sqrt(0.5 / n_in) * SILU_GAIN
             self.bias.zero_()
+            self.bias.sub_(self(self.weight.new_zeros(1, n_in))[0])
 
     def update_grid(self, x: Float[Tensor, "N I"]) -> None:
         """Knots to where inputs like `x` lie; the layer stays the same function."""

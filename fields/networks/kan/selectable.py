@@ -58,8 +58,8 @@ class SelectableLayer(nn.Module):
         self.register_buffer("pruned", torch.zeros((), dtype=torch.bool))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Every family alone gives outputs of variance one half for standard normal inputs, and so does SiLU; equal
-        gates."""
+        """Every family alone gives outputs of variance one half for standard normal inputs, less what it gives for zero,
+        and so does SiLU; equal gates; zero at zero."""
         n_in = self.base.shape[1]
         with torch.no_grad():
             for functions, weight in self._branches():
@@ -70,6 +70,7 @@ class SelectableLayer(nn.Module):
             self.temperature.fill_(1.0)
             self.kept.fill_(True)
             self.pruned.fill_(False)
+            self.bias.sub_(self(self.base.new_zeros(1, n_in))[0])
 
     def advance(self, progress: float) -> None:
         """The phase of this progress in [0, 1]; what was pruned stays pruned."""

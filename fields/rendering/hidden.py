@@ -1,8 +1,8 @@
 """Leaving out what lies behind opaque surfaces: of any field's samples, those that a ray still sees.
 
 Rays are followed front to back, some samples at a time, by density alone; a ray that has become opaque is not followed
-further, and on a CPU not marched further either. What is left out has a weight of less than the least transmittance that
-is looked at.
+further, and on a CPU not marched further. What is left out has a weight of less than the least transmittance that is
+looked at.
 """
 
 from __future__ import annotations

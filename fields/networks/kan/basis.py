@@ -51,8 +51,8 @@ class Basis(nn.Module):
         return kan.basis_layer(x, weight, bias, self.kind, self.count, self.grid())
 
     def deviation(self, n_in: int) -> float:
-        """Of weights that give outputs of variance one for standard normal inputs, on the even grid, if what they give for
-        zero is taken off."""
+        """Of weights that give outputs of variance one for standard normal inputs, on the even grid, if what they give
+        for zero is taken off."""
 
         def terms(x: Tensor) -> Tensor:
             if self.kind == "spline":

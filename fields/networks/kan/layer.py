@@ -26,8 +26,8 @@ SILU_GAIN = math.sqrt(2.8178)
 
 
 class KanLayer(nn.Module):
-    """One layer; half of an output's variance at the start comes from the basis, half from SiLU. At the start it is zero
-    at zero, where features of a grid begin."""
+    """One layer; half of an output's variance at the start comes from the basis, half from SiLU. At the start it is
+    zero at zero, where features of a grid begin."""
 
     def __init__(self, kind: KanBasis, n_in: int, n_out: int, n_basis: int) -> None:
         super().__init__()

@@ -58,8 +58,8 @@ class SelectableLayer(nn.Module):
         self.register_buffer("pruned", torch.zeros((), dtype=torch.bool))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Every family alone gives outputs of variance one half for standard normal inputs, and so does SiLU; equal gates;
-        zero at zero."""
+        """Every family alone gives outputs of variance one half for standard normal inputs, and so does SiLU; equal
+        gates; zero at zero."""
         n_in = self.base.shape[1]
         with torch.no_grad():
             for functions, weight in self._branches():

@@ -83,7 +83,7 @@ nb::tuple given(Samples samples) {
 
 // Runs a march without the interpreter lock.
 template <class March>
-auto unlocked(March march) {
+decltype(auto) unlocked(March march) {
   nb::gil_scoped_release release;
   return march();
 }

@@ -85,7 +85,7 @@ def test_selection_begins_with_what_families_give(gates, generator: torch.Genera
     with torch.no_grad():
         layer.alpha.zero_()
         for k, weight in enumerate(layer.weights):
-            weight.mul_(3.0 ** order[:, k, None])
+            weight.mul_(8.0 ** order[:, k, None])
     x = torch.randn(4000, 6, dtype=torch.float64, generator=generator)
     before = layer(x).detach()
     given = families_alone(layer, x).std(1).T.detach()  # [O, K]

@@ -62,7 +62,8 @@ class _RationalLayer(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_through_reference(reference_kan.rational_layer(*inputs, ctx.scale), inputs, d_out), None
+            out = reference_kan.rational_layer(*inputs, scale=ctx.scale)
+            return *_through_reference(out, inputs, d_out), None
         x, *parameters = inputs
         numerator, denominator, weight, bias = (t.detach() for t in parameters)
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None

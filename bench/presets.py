@@ -162,7 +162,7 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
     "heads": {
         "capture": {
             "perceptrons 32 wide, 2 and 1 hidden layers": PERCEPTRONS,
-            "the same, twice the rate": quicker(2, PERCEPTRONS),
+            "perceptrons, twice the rate": quicker(2, PERCEPTRONS),
             "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
             "RBF-KAN, 10 and 9 wide, 4 functions": BUMPS,
             "RBF-KAN, 10 and 9 wide, 4 functions, twice the rate": quicker(2, BUMPS),

@@ -2,10 +2,10 @@
 
     y_o = b_o + W_o silu(x) + sum_k softmax(alpha_o / tau)_k sum_i sum_g C_k,oig B_k,g(x_i)
 
-Three phases by the progress of the fit: all families are trained at tau = 1; then gates are set to what their families
-have come to give, and tau falls, so that each node settles on few of them; then each node keeps the families with its
-largest gates, whose shares become part of their weights, and the others are no longer computed or trained, nor are the
-gates. Phases and schedule are our reconstruction: the paper's were not at hand.
+Three phases by the progress of the fit: all families are trained at tau = 1; then tau falls, so that each node settles
+on few of them; then each node keeps the families with its largest gates, whose shares become part of their weights, and
+the others are no longer computed or trained, nor are the gates. Phases and schedule are our reconstruction: the paper's
+were not at hand.
 """
 
 from __future__ import annotations
@@ -79,26 +79,7 @@ class SelectableLayer(nn.Module):
         if progress >= self.prune_at:
             self._prune()
         elif progress >= self.select_at:
-            if float(self.temperature) == 1:
-                self._weigh()
             self.temperature.fill_(COLDEST ** ((progress - self.select_at) / (self.prune_at - self.select_at)))
-
-    @torch.no_grad()
-    def _weigh(self) -> None:
-        """Gates in proportion to what families give, for standard normal inputs; the layer stays the same function."""
-        before, n_in = self.gates(), self.base.shape[1]
-        power = torch.stack(
-            [
-                (weight * gate[:, None]).square().sum(1) / functions.deviation(n_in) ** 2
-                for (functions, weight), gate in zip(self._branches(), before.T, strict=True)
-            ],
-            dim=1,
-        )
-        if len(self.alpha) == 1:
-            power = power.mean(0, keepdim=True)
-        self.alpha.copy_(0.5 * power.clamp(min=1e-12).log())
-        for weight, gate, now in zip(self.weights, before.T, self.gates().T, strict=True):
-            weight.mul_((gate / now)[:, None])
 
     @torch.no_grad()
     def _prune(self) -> None:

@@ -103,9 +103,7 @@ def test_layers_start_with_unit_variance(kind: KanBasis, generator: torch.Genera
     UNIT_VARIANCE.check(torch.stack(variances).mean(), torch.ones(()))
 
 
-@pytest.mark.parametrize(
-    "config", [*(KAN(kind, 6, 1) for kind in KINDS), SelectableKAN(6, 1), RationalKAN(8, 1)], ids=str
-)
+@pytest.mark.parametrize("config", [*(KAN(kind, 6, 1) for kind in KINDS), RationalKAN(8, 1)], ids=str)
 def test_networks_start_at_zero_where_features_do(config: NetworkConfig) -> None:
     """A constant that the first weights bring is a fog of random density, from which narrow networks recover late."""
     network = build_network(config, 24, 4, "identity")

@@ -50,16 +50,19 @@ class Basis(nn.Module):
         """Weighted sums over inputs and functions. Weights for one term more per input are those of its SiLU."""
         return kan.basis_layer(x, weight, bias, self.kind, self.count, self.grid())
 
-    def deviation(self, n_in: int) -> float:
-        """Of weights that give outputs of variance one for standard normal inputs, on the even grid, if what they give
-        for zero is taken off."""
+    def deviation(self, n_in: int, from_zero: bool = False) -> float:
+        """Of weights that give outputs of variance one for standard normal inputs, on the even grid; with `from_zero`
+        if what they give for zero is taken off."""
 
         def terms(x: Tensor) -> Tensor:
             if self.kind == "spline":
                 return bases.spline(x, bases.even_knots(self.count).to(x)[None])
             return self(x)
 
-        return 1 / math.sqrt(n_in * bases.power(lambda x: terms(x) - terms(torch.zeros_like(x))))
+        def changes(x: Tensor) -> Tensor:
+            return terms(x) - terms(torch.zeros_like(x))
+
+        return 1 / math.sqrt(n_in * bases.power(changes if from_zero else terms))
 
     @torch.no_grad()
     def update_grid(self, x: Float[Tensor, "N I"], weight: Float[Tensor, "O I B"]) -> Float[Tensor, "O I B"]:

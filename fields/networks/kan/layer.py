@@ -40,7 +40,7 @@ class KanLayer(nn.Module):
         n_in = self.weight.shape[1]
         with torch.no_grad():
             self.weight.normal_(generator=generator)
-            self.weight[:, :, :-1] *= math.sqrt(0.5) * self.basis.deviation(n_in)
+            self.weight[:, :, :-1] *= math.sqrt(0.5) * self.basis.deviation(n_in, from_zero=True)
             self.weight[:, :, -1] *= math.sqrt(0.5 / n_in) * SILU_GAIN
             self.bias.zero_()
             self.bias.sub_(self(self.weight.new_zeros(1, n_in))[0])

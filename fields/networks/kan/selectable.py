@@ -59,7 +59,7 @@ class SelectableLayer(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Every family alone gives outputs of variance one half for standard normal inputs, and so does SiLU; equal
-        gates; zero at zero."""
+        gates."""
         n_in = self.base.shape[1]
         with torch.no_grad():
             for functions, weight in self._branches():
@@ -70,7 +70,6 @@ class SelectableLayer(nn.Module):
             self.temperature.fill_(1.0)
             self.kept.fill_(True)
             self.pruned.fill_(False)
-            self.bias.sub_(self(self.base.new_zeros(1, n_in))[0])
 
     def advance(self, progress: float) -> None:
         """The phase of this progress in [0, 1]; what was pruned stays pruned."""

@@ -167,9 +167,9 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
             "RBF-KAN, 10 and 9 wide, 4 functions": BUMPS,
             "RBF-KAN, 10 and 9 wide, 4 functions, twice the rate": quicker(2, BUMPS),
             "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
-            "S-KAN, 10 and 9 wide": heads(SelectableKAN(10, 1), SelectableKAN(9, 1)),
+            "S-KAN, 9 and 8 wide": heads(SelectableKAN(9, 1), SelectableKAN(8, 1)),
             "S-KAN that chooses by layer": heads(
-                SelectableKAN(10, 1, gates="layer"), SelectableKAN(9, 1, gates="layer")
+                SelectableKAN(9, 1, gates="layer"), SelectableKAN(8, 1, gates="layer")
             ),
         }
     },

@@ -13,8 +13,8 @@ template <class F>
 FF_LANE void adam_step(const AdamRule& rule, F g, F& param, F& m, F& v) {
   m = fma(splat<F>(rule.beta1), m, splat<F>(1.0f - rule.beta1) * g);
   v = fma(splat<F>(rule.beta2), v, splat<F>(1.0f - rule.beta2) * g * g);
-  F scale = sqrt_(v * splat<F>(1.0f / rule.correction2)) + splat<F>(rule.eps);
-  param = param - splat<F>(rule.learning_rate / rule.correction1) * m * reciprocal(scale);
+  F scale = sqrt_(v / splat<F>(rule.correction2)) + splat<F>(rule.eps);
+  param = param - splat<F>(rule.learning_rate / rule.correction1) * m / scale;
 }
 
 }  // namespace fieldfit

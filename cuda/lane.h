@@ -212,7 +212,7 @@ FF_LANE void store_some(float* p, uint32_t bits, FloatV v) {
 FF_LANE FloatV fma(FloatV a, FloatV b, FloatV c) { return (FloatV)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 FF_LANE FloatV floor_(FloatV x) { return (FloatV)_mm512_floor_ps((__m512)x); }
 FF_LANE FloatV sqrt_(FloatV x) { return (FloatV)_mm512_sqrt_ps((__m512)x); }
-// To the last place but one, for normal numbers with a normal reciprocal; a quarter of what a division takes.
+// To the last place but one, for normal numbers with a normal reciprocal, and without a division.
 FF_LANE FloatV reciprocal(FloatV x) {
   FloatV r = (FloatV)_mm512_rcp14_ps((__m512)x);
   return fma(r, (FloatV)_mm512_fnmadd_ps((__m512)x, (__m512)r, _mm512_set1_ps(1.0f)), r);

@@ -1,7 +1,7 @@
 // Arrays of Python as the bindings take them: contiguous, on a CPU, never copied, valid until the call returns.
 //
-// Tensors of torch come by the functions that DLPack 1.3 has for such calls, at a tenth of the price of a call of
-// `__dlpack__`; whatever else knows DLPack or the buffer protocol comes by nanobind.
+// Tensors of torch come by the functions that DLPack 1.3 has for such calls, without one of `__dlpack__`, which is Python;
+// whatever else knows DLPack or the buffer protocol comes by nanobind.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>

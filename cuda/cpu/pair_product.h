@@ -2,6 +2,7 @@
 // pairs of values that lie side by side along the dimension that is summed over.
 #pragma once
 #include "mlp_tile.h"
+#include "transpose.h"
 
 namespace fieldfit {
 
@@ -146,30 +147,12 @@ inline void pair_product(const PairProduct& p, int rows, int columns) {
 
 // to[16 columns, 16 rows] from [16 rows, 16 columns].
 FF_LANE void transpose_16(const Pair* from, int64_t stride, Pair* to, int64_t to_stride) {
-  __m512i r[16], t[16];
+  __m512i r[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(from + i * stride);
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {  // r[4 g + i] has in its quarter q column 4 q + i of rows 4 g .. 4 g + 3
-    __m512i low01 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x44), high01 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xee);
-    __m512i low23 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x44), high23 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xee);
-    _mm512_storeu_si512(to + i * to_stride, _mm512_shuffle_i32x4(low01, low23, 0x88));
-    _mm512_storeu_si512(to + (4 + i) * to_stride, _mm512_shuffle_i32x4(low01, low23, 0xdd));
-    _mm512_storeu_si512(to + (8 + i) * to_stride, _mm512_shuffle_i32x4(high01, high23, 0x88));
-    _mm512_storeu_si512(to + (12 + i) * to_stride, _mm512_shuffle_i32x4(high01, high23, 0xdd));
-  }
+  transpose(r);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * to_stride, r[i]);
 }
 
 template <bool Two>

@@ -8,33 +8,30 @@
 namespace fieldfit {
 
 #if defined(__AVX512F__)
-// 16 x 16 values in registers.
-inline void transpose(__m512* r) {
-  __m512 t[16];
+// 16 x 16 values of 32 bits in registers.
+FF_LANE void transpose(__m512i* r) {
+  __m512i t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 16; i += 4) {
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + 2 + j]);
-      r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
 #pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {  // of r[4 i + j], quarter q holds column 4 q + j of rows 4 i ..
-    __m512 even0 = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88), even1 = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
-    __m512 odd0 = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd), odd1 = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
-    t[j] = _mm512_shuffle_f32x4(even0, even1, 0x88);
-    t[8 + j] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
-    t[4 + j] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
-    t[12 + j] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  for (int i = 0; i < 4; ++i) {  // r[4 g + i] has in its quarter q column 4 q + i of rows 4 g .. 4 g + 3
+    __m512i low01 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x44), high01 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xee);
+    __m512i low23 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x44), high23 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xee);
+    r[i] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+    r[4 + i] = _mm512_shuffle_i32x4(low01, low23, 0xdd);
+    r[8 + i] = _mm512_shuffle_i32x4(high01, high23, 0x88);
+    r[12 + i] = _mm512_shuffle_i32x4(high01, high23, 0xdd);
   }
-  std::copy_n(t, 16, r);
 }
 #endif
 
@@ -45,15 +42,15 @@ inline void rows_to_columns(const float* from, int width, int n, float* to, int 
     for (int c = 0; c < width; c += 16) {
       int some = std::min(16, width - c);
       __mmask16 lanes = static_cast<__mmask16>((1u << some) - 1);
-      __m512 v[16];
+      __m512i v[16];
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
-        v[i] = r + i < n ? _mm512_maskz_loadu_ps(lanes, from + static_cast<int64_t>(r + i) * width + c) : _mm512_setzero_ps();
+        v[i] = r + i < n ? _mm512_maskz_loadu_epi32(lanes, from + static_cast<int64_t>(r + i) * width + c) : _mm512_setzero_si512();
       }
       transpose(v);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
-        if (i < some) _mm512_storeu_ps(to + static_cast<int64_t>(c + i) * points + r, v[i]);
+        if (i < some) _mm512_storeu_si512(to + static_cast<int64_t>(c + i) * points + r, v[i]);
       }
     }
   }
@@ -73,13 +70,13 @@ inline void columns_to_rows(const float* from, int points, int width, int n, flo
     for (int c = 0; c < width; c += 16) {
       int some = std::min(16, width - c);
       __mmask16 lanes = static_cast<__mmask16>((1u << some) - 1);
-      __m512 v[16];
+      __m512i v[16];
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = i < some ? _mm512_loadu_ps(from + static_cast<int64_t>(c + i) * points + r) : _mm512_setzero_ps();
+      for (int i = 0; i < 16; ++i) v[i] = i < some ? _mm512_loadu_si512(from + static_cast<int64_t>(c + i) * points + r) : _mm512_setzero_si512();
       transpose(v);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
-        if (r + i < n) _mm512_mask_storeu_ps(to + static_cast<int64_t>(r + i) * width + c, lanes, v[i]);
+        if (r + i < n) _mm512_mask_storeu_epi32(to + static_cast<int64_t>(r + i) * width + c, lanes, v[i]);
       }
     }
   }

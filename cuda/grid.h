@@ -37,22 +37,41 @@ FF_LANE U grid_entry(const U* v, const GridLevel& level) {
   return i;
 }
 
-// The 2^D vertices around x: entries within the level and multilinear weights. Corner c has bit d set where it is the far vertex along d.
+// The 2^(D - 1) pairs of vertices around x that differ along the first axis: entries within the level, the weight that the
+// other axes give both, and `along`, the far one's share of it. Pair p has bit d - 1 set where it is far along axis d.
 template <int D, class F>
-FF_LANE void grid_corners(const F* x, const GridLevel& level, UInt<F>* entry, F* weight) {
+FF_LANE void grid_pairs(const F* x, const GridLevel& level, UInt<F>* near, UInt<F>* far, F* weight, F& along) {
   UInt<F> cell[D];
   F fraction[D];
   for (int d = 0; d < D; ++d) grid_cell(x[d], level.scale, cell[d], fraction[d]);
-  for (int c = 0; c < (1 << D); ++c) {
+  along = fraction[0];
+  for (int p = 0; p < (1 << (D - 1)); ++p) {
     UInt<F> v[D];
     F w = splat<F>(1.0f);
-    for (int d = 0; d < D; ++d) {
-      bool far = (c >> d) & 1;
-      v[d] = cell[d] + (far ? 1u : 0u);
-      w = w * (far ? fraction[d] : splat<F>(1.0f) - fraction[d]);
+    for (int d = 1; d < D; ++d) {
+      bool upper = (p >> (d - 1)) & 1;
+      v[d] = cell[d] + (upper ? 1u : 0u);
+      w = w * (upper ? fraction[d] : splat<F>(1.0f) - fraction[d]);
     }
-    entry[c] = grid_entry<D>(v, level);
-    weight[c] = w;
+    v[0] = cell[0];
+    near[p] = grid_entry<D>(v, level);
+    v[0] = cell[0] + 1u;
+    far[p] = grid_entry<D>(v, level);
+    weight[p] = w;
+  }
+}
+
+// The 2^D vertices around x: entries within the level and multilinear weights. Corner c has bit d set where it is the far vertex along d.
+template <int D, class F>
+FF_LANE void grid_corners(const F* x, const GridLevel& level, UInt<F>* entry, F* weight) {
+  UInt<F> near[1 << (D - 1)], far[1 << (D - 1)];
+  F shared[1 << (D - 1)], along;
+  grid_pairs<D>(x, level, near, far, shared, along);
+  for (int p = 0; p < (1 << (D - 1)); ++p) {
+    entry[2 * p] = near[p];
+    entry[2 * p + 1] = far[p];
+    weight[2 * p] = shared[p] * (splat<F>(1.0f) - along);
+    weight[2 * p + 1] = shared[p] * along;
   }
 }
 

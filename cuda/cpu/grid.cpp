@@ -1,9 +1,10 @@
-// Feature grids on the CPU. Vertices and weights are found for kLanes samples at once by the shared lane functions; the
-// features of one vertex are one short vector, since scalar addresses are as fast as vector gathers.
+// Feature grids on the CPU. Vertices and weights are found for kLanes samples at once by the shared lane functions; features
+// are taken sample by sample.
 #include <vector>
 
-#include "kernels.h"
+#include "tape.h"
 #include "threads.h"
+#include "vertices.h"
 
 namespace fieldfit {
 namespace {
@@ -11,43 +12,8 @@ namespace {
 constexpr int kBlock = 32768;  // samples that pass by one level before the next: each level is read once for all of them
 constexpr int kAhead = 64;  // samples whose cotangents are on their way while others are at work
 constexpr int64_t kFarBytes = 1 << 19;  // of a level that is worth fetching ahead
-
-// The features of one vertex, as one short vector.
-template <int F>
-struct Features {
-  typedef float Vector __attribute__((vector_size(F * 4)));
-  static FF_LANE Vector load(const float* p) {
-    Vector v;
-    memcpy(&v, p, sizeof v);
-    return v;
-  }
-  static FF_LANE void store(float* p, Vector v) { memcpy(p, &v, sizeof v); }
-  static FF_LANE Vector fma(Vector a, float w, Vector c) {
-#if defined(__FMA__)
-    if constexpr (F == 2) {
-      __m128d pair = _mm_castps_pd(_mm_fmadd_ps(widened(a), _mm_set1_ps(w), widened(c)));
-      Vector v;
-      _mm_store_sd(reinterpret_cast<double*>(&v), pair);
-      return v;
-    }
-    if constexpr (F == 4) return (Vector)_mm_fmadd_ps((__m128)a, _mm_set1_ps(w), (__m128)c);
-    if constexpr (F == 8) return (Vector)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(w), (__m256)c);
-#endif
-    return c + a * w;
-  }
-
- private:
-#if defined(__FMA__)
-  static FF_LANE __m128 widened(Vector v) { return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(&v))); }
-#endif
-};
-template <>
-struct Features<1> {
-  using Vector = float;
-  static FF_LANE float load(const float* p) { return *p; }
-  static FF_LANE void store(float* p, float v) { *p = v; }
-  static FF_LANE float fma(float a, float w, float c) { return fieldfit::fma(a, w, c); }
-};
+constexpr int kLine = 16;  // values of a cache line
+constexpr int64_t kNearRows = 2048;  // whose lines stay at hand from one level to the next
 
 template <int D>
 struct Block {
@@ -69,79 +35,128 @@ struct Block {
 };
 
 template <int D, int F>
-struct Corners {
-  uint32_t first[1 << D][kLanes];  // first feature within the level
-  float weight[1 << D][kLanes];
+struct Pairs {
+  static constexpr int kCount = 1 << (D - 1);
+  uint32_t near[kCount][kLanes], far[kCount][kLanes];  // first feature within the level
+  float weight[kCount][kLanes], along[kLanes];
 
   void find(const Block<D>& block, int i, const GridLevel& level) {
-    FloatV x[D];
-    UIntV e[1 << D];
-    FloatV w[1 << D];
+    FloatV x[D], w[kCount], f;
+    UIntV a[kCount], b[kCount];
     for (int d = 0; d < D; ++d) x[d] = load(block.x[d] + i);
-    grid_corners<D>(x, level, e, w);
-    for (int c = 0; c < (1 << D); ++c) {
-      store(first[c], e[c] * static_cast<uint32_t>(F));
-      store(weight[c], w[c]);
+    grid_pairs<D>(x, level, a, b, w, f);
+    for (int p = 0; p < kCount; ++p) {
+      store(near[p], a[p] * static_cast<uint32_t>(F));
+      store(far[p], b[p] * static_cast<uint32_t>(F));
+      store(weight[p], w[p]);
     }
+    store(along, f);
   }
 };
 
-// Calls use(i, s, corners) for each sample i of a block, whose vertices lie in lane s of `corners`. Where a level does not fit
-// the second-level cache, they are fetched while the group of samples before them is at work.
+// Calls use(i, s, pairs) for each sample i of a block, whose vertices lie in lane s of `pairs`. Where a level does not fit the
+// second-level cache, those of the sample kLanes later are fetched before it: a few at a time, for a core waits for no more,
+// and with them a line of what is `coming`, unless that is null.
 template <int D, int F, bool Write, class Use>
-FF_LANE void for_samples(const Block<D>& block, int count, const GridLevel& level, const float* table, Use use) {
-  Corners<D, F> groups[2];
+FF_LANE void for_samples(const Block<D>& block, int count, const GridLevel& level, const float* table, const float* coming, Use use) {
+  Pairs<D, F> groups[2];
   bool far = static_cast<int64_t>(level.entries) * F * static_cast<int64_t>(sizeof(float)) >= kFarBytes;
   groups[0].find(block, 0, level);
   for (int begin = 0; begin < count; begin += kLanes) {
-    const Corners<D, F>& corners = groups[begin / kLanes % 2];
-    if (begin + kLanes < count) {
-      Corners<D, F>& next = groups[(begin / kLanes + 1) % 2];
-      next.find(block, begin + kLanes, level);
-      for (int c = 0; far && c < (1 << D); ++c) {
-        for (int s = 0; s < kLanes; ++s) __builtin_prefetch(table + next.first[c][s], Write);
-      }
-    }
+    const Pairs<D, F>& pairs = groups[begin / kLanes % 2];
+    Pairs<D, F>& next = groups[(begin / kLanes + 1) % 2];
     int lanes = std::min(kLanes, count - begin);
-    for (int s = 0; s < lanes; ++s) use(begin + s, s, corners);
+    bool more = begin + kLanes < count;
+    if (more) next.find(block, begin + kLanes, level);
+    if (more && far) {
+      for (int s = 0; s < kLanes; ++s) {
+        for (int p = 0; p < Pairs<D, F>::kCount; ++p) {
+          __builtin_prefetch(table + next.near[p][s], Write);
+          __builtin_prefetch(table + next.far[p][s], Write);
+        }
+        if (coming) __builtin_prefetch(coming + (begin + s) * kLine, 0, 2);
+        use(begin + s, s, pairs);
+      }
+    } else {
+      for (int s = 0; s < lanes; ++s) use(begin + s, s, pairs);
+    }
   }
+}
+
+// Values from one level to the next where n samples' features lie level after level: a few lines more than they take, or
+// levels of equal samples would meet in the same sets of a cache.
+template <int F>
+int64_t level_step(int64_t n) {
+  return n * F + 3 * kLine;
+}
+
+// Rows of all levels' features, from those of n samples level after level.
+template <int F>
+void join_levels(const float* levels, int n_levels, int64_t n, float* rows) {
+  int64_t step = level_step<F>(n);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int l = 0; l < n_levels; ++l, rows += F) Features<F>::store(rows, Features<F>::load(levels + l * step + i * F));
+  }
+}
+
+// This thread's share of a level that so many random samples of each would take from memory all over: then it had better
+// come in order, while the level before is at work. Null for fewer samples, and where there are more of them than lines.
+template <int F>
+const float* coming_level(const Grid& grid, int l, int count) {
+  if (l >= grid.n_levels) return nullptr;
+  const GridLevel& level = grid.levels[l];
+  Range part = share(static_cast<int64_t>(level.entries) * F, omp_get_thread_num(), omp_get_num_threads(), kLine);
+  if (part.end - part.begin < static_cast<int64_t>(count) * kLine || count < kBlock / 2) return nullptr;
+  return grid.table + static_cast<int64_t>(level.offset) * F + part.begin;
 }
 
 template <int D, int F>
 void forward(const Grid& grid, int64_t n, const GridPoints& x, float* out) {
-  using V = Features<F>;
   int width = grid.n_levels * F;
   Block<D> block;
+  Tape tape;
+  float* levels = nullptr;  // where rows are too many for their lines to stay at hand until the next level
+  if (n > kNearRows) {
+    size_t size = static_cast<size_t>(level_step<F>(std::min<int64_t>(n, kBlock)) * grid.n_levels);
+    levels = reinterpret_cast<float*>(tape.reserve(sizeof(float) * size));
+  }
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, n - begin));
+    float* rows = out + begin * width;
     block.fill(x, begin, count);
     for (int l = 0; l < grid.n_levels; ++l) {
       const GridLevel& level = grid.levels[l];
       const float* table = grid.table + static_cast<int64_t>(level.offset) * F;
-      for_samples<D, F, false>(block, count, level, table, [&](int i, int s, const Corners<D, F>& corners) {
-        typename V::Vector acc{};
-        for (int c = 0; c < (1 << D); ++c) acc = V::fma(V::load(table + corners.first[c][s]), corners.weight[c][s], acc);
-        V::store(out + (begin + i) * width + l * F, acc);
+      float* features = levels ? levels + l * level_step<F>(count) : rows + l * F;
+      int64_t stride = levels ? F : width;
+      const float* coming = coming_level<F>(grid, l + 1, count);
+      for_samples<D, F, false>(block, count, level, table, coming, [&](int i, int s, const Pairs<D, F>& pairs) {
+        VertexPair<F> sum;
+        for (int p = 0; p < pairs.kCount; ++p) {
+          sum.take(table + pairs.near[p][s], table + pairs.far[p][s], pairs.weight[p][s]);
+        }
+        sum.join(pairs.along[s], features + i * stride);
       });
     }
+    if (levels) join_levels<F>(levels, grid.n_levels, count, rows);
   }
 }
 
 // Adds the cotangents of one level's features.
 template <int D, int F>
 void add_level(const GridLevel& level, const GridCotangents& of, int width, float* table, uint8_t* marks) {
-  using V = Features<F>;
   Block<D> block;
   for (int64_t begin = 0; begin < of.n; begin += kBlock) {
     int count = static_cast<int>(std::min<int64_t>(kBlock, of.n - begin));
     block.fill(of.x, begin, count);
-    for_samples<D, F, true>(block, count, level, table, [&](int i, int s, const Corners<D, F>& corners) {
+    for_samples<D, F, true>(block, count, level, table, nullptr, [&](int i, int s, const Pairs<D, F>& pairs) {
       __builtin_prefetch(of.d_out + (begin + i + kAhead) * width);
-      typename V::Vector d = V::load(of.d_out + (begin + i) * width);
-      for (int c = 0; c < (1 << D); ++c) {
-        uint32_t first = corners.first[c][s];
-        V::store(table + first, V::fma(d, corners.weight[c][s], V::load(table + first)));
-        if (marks) marks[first / (kTouchedEntries * F)] = 1;
+      VertexPair<F> d;
+      d.part(pairs.along[s], of.d_out + (begin + i) * width);
+      for (int p = 0; p < pairs.kCount; ++p) {
+        uint32_t near = pairs.near[p][s], far = pairs.far[p][s];
+        d.give(table + near, table + far, pairs.weight[p][s]);
+        if (marks) marks[near / (kTouchedEntries * F)] = marks[far / (kTouchedEntries * F)] = 1;
       }
     });
   }
@@ -164,6 +179,13 @@ void backward_table(const Grid& grid, const std::vector<GridCotangents>& parts, 
   }
 }
 
+template <int F>
+FF_LANE float dot_product(const float* a, const float* b) {
+  float sum = 0;
+  for (int f = 0; f < F; ++f) sum += a[f] * b[f];
+  return sum;
+}
+
 template <int D, int F>
 void backward_position(const Grid& grid, int64_t n, const GridPoints& x, const float* d_out, float* d_x) {
   int width = grid.n_levels * F;
@@ -171,7 +193,7 @@ void backward_position(const Grid& grid, int64_t n, const GridPoints& x, const f
 #pragma omp parallel num_threads(n_threads)
   {
     Block<D> block;
-    Corners<D, F> corners;
+    Pairs<D, F> pairs;
     float dot[1 << D][kLanes] = {};
     Range range = share(n, omp_get_thread_num(), omp_get_num_threads(), kLanes);
     for (int64_t begin = range.begin; begin < range.end; begin += kBlock) {
@@ -182,15 +204,13 @@ void backward_position(const Grid& grid, int64_t n, const GridPoints& x, const f
         const GridLevel& level = grid.levels[l];
         const float* table = grid.table + static_cast<int64_t>(level.offset) * F;
         for (int i = 0; i < count; i += kLanes) {
-          corners.find(block, i, level);
+          pairs.find(block, i, level);
           int lanes = std::min(kLanes, count - i);
           for (int s = 0; s < lanes; ++s) {
             const float* d = d_out + (begin + i + s) * width + l * F;
-            for (int c = 0; c < (1 << D); ++c) {
-              const float* entry = table + corners.first[c][s];
-              float sum = 0;
-              for (int f = 0; f < F; ++f) sum += entry[f] * d[f];
-              dot[c][s] = sum;
+            for (int p = 0; p < pairs.kCount; ++p) {
+              dot[2 * p][s] = dot_product<F>(table + pairs.near[p][s], d);
+              dot[2 * p + 1][s] = dot_product<F>(table + pairs.far[p][s], d);
             }
           }
           FloatV fraction[D];

@@ -369,6 +369,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the checks")
     quick = parser.parse_args().quick
+    if not torch.cuda.is_available():
+        sys.exit("bench/device.py: needs an NVIDIA GPU and a CUDA build of torch; torch sees none here")
     g, report = torch.Generator(GPU).manual_seed(0), Report()
     print(f"{torch.cuda.get_device_name(GPU)}, torch {torch.__version__}; relative errors against float64")
     check_grid(report, cuda.core(), g)

@@ -305,6 +305,29 @@ def test_gradients_are_the_same_every_time(threads: int, generator: torch.Genera
         EXACT.check(again[1], runs[0][1])
 
 
+def run_large_grids() -> None:
+    """Tables beyond the caches, and so many samples that blocks, levels and threads share them."""
+    g = torch.Generator().manual_seed(0)
+    for features in (1, 2, 4, 8):
+        shape = grid_shape(3, 3, features, 16, 512, 2**18)
+        table = torch.randn(shape.entries, features, generator=g)
+        x = torch.rand(40_001, 3, generator=g)
+        leaf, leaf64 = table.clone().requires_grad_(), table.double().requires_grad_()
+        encoded, expected = ops.grid_encode(x, leaf, shape), reference.grid_encode(x.double(), leaf64, shape)
+        EXACT.check(encoded, torch.cat([ops.grid_encode(part, table, shape) for part in x.split(1000)]))
+        FINE_GRID.check(encoded, expected)
+        d_out = torch.randn(encoded.shape, generator=g)
+        encoded.backward(d_out)
+        expected.backward(d_out.double())
+        assert leaf.grad is not None and leaf64.grad is not None
+        scale = leaf64.grad.abs().amax()
+        FINE_GRID.check(leaf.grad / scale, leaf64.grad / scale)
+
+
+def test_large_grids_agree_with_the_reference() -> None:
+    run_large_grids()
+
+
 def test_wrong_shapes_are_refused() -> None:
     grid = grid_shape(3, 2, 4, 4, 8, None)
     core, spec = native.core(), ops.grid_spec(grid, torch.zeros(1))

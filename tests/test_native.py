@@ -31,7 +31,7 @@ assert not [name for name in sys.modules if "native_a" in name and not name.ends
 @pytest.mark.parametrize("isa", native.available()[1:])
 def test_every_instruction_set_agrees(isa: str) -> None:
     """The whole table again in a process that is forced to another instruction set."""
-    run_table_forced(isa, "test_kernels", "t.run_march(); t.run_composite(300); t.run_adam()")
+    run_table_forced(isa, "test_kernels", "t.run_march(); t.run_composite(300); t.run_adam(); t.run_large_grids()")
 
 
 def test_unknown_instruction_set_is_refused() -> None:

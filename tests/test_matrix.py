@@ -24,7 +24,9 @@ from fields.configuration import from_json, to_json
 from fields.dynamics import SpaceTime
 from fields.field import Field, RadianceField, RadianceFieldConfig, build
 from fields.fitting import FitConfig, fit
+from fields.kernels import native
 from fields.networks import MLP
+from fields.networks.mlp import Perceptron
 from fields.optim import OptimiserConfig
 from fields.presets import Config, EncodingName, NetworkName, preset
 from fields.rendering.render import render_rays
@@ -125,9 +127,19 @@ def known_loss(field: Field | RadianceField, scene: Scene) -> float:
         return float(scene.loss(render_rays(field, asked, torch.Generator().manual_seed(6)).rgb, target))
 
 
+def in_float64(field: Field | RadianceField) -> Field | RadianceField:
+    """A copy that torch computes, with factors of bfloat16 where this processor's kernels have them too."""
+    exact = copy.deepcopy(field).double()
+    if not native.core().has_bfloat16:
+        for module in exact.modules():
+            if isinstance(module, Perceptron):
+                module.shape = dataclasses.replace(module.shape, precision="float32")
+    return exact
+
+
 def check_gradients(field: Field | RadianceField, tolerance: Tolerance) -> None:
     """Of values that all lie on the order of one, in float32 by kernels and in float64 by torch."""
-    exact = copy.deepcopy(field).double()
+    exact = in_float64(field)
     for one in (field, exact):
         one.zero_grad()
         sum((v / (1 + v.detach().abs())).sum() for v in values(one)).backward()  # pyright: ignore[reportAttributeAccessIssue]

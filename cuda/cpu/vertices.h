@@ -62,7 +62,7 @@ class VertexPair {
 };
 
 #if defined(__FMA__)
-// One register for both.
+// Half a register each, so that one multiply-add does for both.
 template <>
 class VertexPair<2> {
  public:
@@ -90,29 +90,6 @@ class VertexPair<2> {
     __m128 low = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(near)));
     return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(far));
   }
-};
-
-template <>
-class VertexPair<4> {
- public:
-  FF_LANE void take(const float* near, const float* far, float weight) {
-    both_ = _mm256_fmadd_ps(_mm256_loadu2_m128(far, near), _mm256_set1_ps(weight), both_);
-  }
-  FF_LANE void join(float fraction, float* out) const {
-    __m128 near = _mm256_castps256_ps128(both_), far = _mm256_extractf128_ps(both_, 1);
-    _mm_storeu_ps(out, _mm_fmadd_ps(_mm_sub_ps(far, near), _mm_set1_ps(fraction), near));
-  }
-  FF_LANE void part(float fraction, const float* d_out) {
-    __m128 d = _mm_loadu_ps(d_out), far = _mm_mul_ps(d, _mm_set1_ps(fraction));
-    both_ = _mm256_set_m128(far, _mm_sub_ps(d, far));
-  }
-  FF_LANE void give(float* near, float* far, float weight) const {
-    __m256 sum = _mm256_fmadd_ps(both_, _mm256_set1_ps(weight), _mm256_loadu2_m128(far, near));
-    _mm256_storeu2_m128(far, near, sum);
-  }
-
- private:
-  __m256 both_ = _mm256_setzero_ps();
 };
 #endif
 

@@ -31,7 +31,7 @@ from fields.field import Field, RadianceField, RadianceFieldConfig, build, initi
 from fields.fitting import Step, fit
 from fields.networks import CAM, KAN, MLP, RBF, Harmonics, NetworkConfig, RationalKAN, SelectableKAN
 from fields.networks.kan.selectable import SelectableNetwork
-from fields.presets import Config, preset
+from fields.presets import NETWORK_RATE, Config, preset
 from fields.rendering.render import predictor
 from scenes import load
 from scenes.errors import InputError
@@ -92,6 +92,16 @@ def quicker(factor: float, change: Change) -> Change:
     return apply
 
 
+def starting_at(rate: float, change: Change) -> Change:
+    """That change, of the preset with this learning rate of the networks."""
+
+    def apply(config: Config) -> Config:
+        o = replace(config.fit.optimiser, network_rate=rate)
+        return change(replace(config, fit=replace(config.fit, optimiser=o)))
+
+    return apply
+
+
 def networks(**changes: object) -> Change:
     """The same changes of both networks."""
     return radiance(lambda f: replace(f, density=replace(f.density, **changes), color=replace(f.color, **changes)))
@@ -123,6 +133,8 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
         "networks in float32": networks(precision="float32"),
         "colour network of 2 hidden layers": radiance(lambda f: replace(f, color=replace(f.color, hidden_layers=2))),
         "networks twice as wide": networks(hidden_dim=64),
+        "the networks' rate half as high": quicker(0.5, lambda config: config),
+        "the networks' rate twice as high": quicker(2, lambda config: config),
     },
 }
 """By kind of signal; each is a change of the preset."""
@@ -312,6 +324,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scene.kind != given.kind:
         sys.exit(f"{given.path}: holds no {given.kind} but a signal of the kind {scene.kind}")
     chosen = {name: change for name, change in settings.items() if not given.only or name in given.only}
+    if given.about != "presets":  # networks of all kinds side by side: the preset's own rate suits its perceptrons
+        chosen = {name: starting_at(NETWORK_RATE, change) for name, change in chosen.items()}
     effort = Effort(None if given.steps else given.minutes, given.steps, given.seed)
     lines = compare(scene, chosen, effort, given.bits)
     shrunk = f", downscaled by {given.downscale}" if given.downscale > 1 else ""

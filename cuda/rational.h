@@ -15,9 +15,9 @@ FF_LANE F rational(F x, const F* a, const F* b) {
   return p / fma(q, y, splat<F>(1.0f));
 }
 
-// d_x from the cotangent d of F(x); adds the shares of a and b to d_a and d_b. |x|'s slope at 0 is 0.
+// d_x from the cotangent d of F(x), and what rational_share takes: d / Q, and that times F. |x|'s slope at 0 is 0.
 template <class F>
-FF_LANE F rational_vjp(F x, const F* a, const F* b, F d, F* d_a, F* d_b) {
+FF_LANE F rational_slope(F x, const F* a, const F* b, F d, F& of_numerator, F& of_denominator) {
   F y = abs_(x);
   F p = a[5], slope_p = splat<F>(0.0f), q = b[3], slope_q = splat<F>(0.0f);
   for (int i = 4; i >= 0; --i) {
@@ -30,18 +30,25 @@ FF_LANE F rational_vjp(F x, const F* a, const F* b, F d, F* d_a, F* d_b) {
   }
   slope_q = fma(slope_q, y, q);
   F inverse = splat<F>(1.0f) / fma(q, y, splat<F>(1.0f));
-  F f = p * inverse, power = d * inverse, share = power * f;
+  F f = p * inverse;
+  of_numerator = d * inverse;
+  of_denominator = of_numerator * f;
   slope_q = select(x > splat<F>(0.0f), slope_q, select(x < splat<F>(0.0f), -slope_q, splat<F>(0.0f)));
-  F d_x = power * (slope_p - f * slope_q);
+  return of_numerator * (slope_p - f * slope_q);
+}
+
+// Adds the shares of a and b to d_a and d_b.
+template <class F>
+FF_LANE void rational_share(F x, F of_numerator, F of_denominator, F* d_a, F* d_b) {
+  F y = abs_(x);
   for (int i = 0; i < kNumerator; ++i) {
-    d_a[i] = d_a[i] + power;
-    power = power * x;
+    d_a[i] = d_a[i] + of_numerator;
+    of_numerator = of_numerator * x;
   }
   for (int j = 0; j < kDenominator; ++j) {
-    share = share * y;
-    d_b[j] = d_b[j] - share;
+    of_denominator = of_denominator * y;
+    d_b[j] = d_b[j] - of_denominator;
   }
-  return d_x;
 }
 
 }  // namespace fieldfit

@@ -66,11 +66,11 @@ CamSums::CamSums(const PackedCam& p) {
   for (int l = 0; l + 1 < p.layers(); ++l, to += p.grid_size()) grids[l] = to;
 }
 
-CamTile::CamTile(const PackedCam& packed) : p_(packed), corners_(kTile), n_corners_(1 << packed.cam.n_axes) {
+CamTile::CamTile(const PackedCam& packed) : p_(packed), n_corners_(1 << packed.cam.n_axes), index_(kTile * n_corners_), weight_(kTile * n_corners_), d_weight_(kTile * n_corners_) {
   size_t in = p_.stride(0), width = p_.stride(1), out = p_.stride(p_.layers());
   size_t widest = std::max(std::max(in, width), out);
-  size_t rows = in + width + 2 * out + 2 * widest;
-  scratch_ = Aligned(sizeof(float) * (kTile * rows + p_.kept_floats() + 4 * width));
+  size_t rows = in + 2 * width + 2 * out + 2 * widest;
+  scratch_ = Aligned(sizeof(float) * (kTile * rows + p_.kept_floats() + 4 * kTogether * width));
   float* to = reinterpret_cast<float*>(scratch_.data());
   auto take = [&](size_t count) {
     float* here = to;
@@ -78,12 +78,13 @@ CamTile::CamTile(const PackedCam& packed) : p_(packed), corners_(kTile), n_corne
     return here;
   };
   input = take(kTile * in);
+  product_ = take(kTile * width);
   hidden_ = take(kTile * width);
   d_out = take(kTile * out);
   values_ = take(kTile * out);
   for (float*& gradient : gradient_) gradient = take(kTile * widest);
   own_ = take(p_.kept_floats());
-  for (float** row : {&scale_, &shift_, &d_scale_, &d_shift_}) *row = take(width);
+  for (float** row : {&scale_, &shift_, &d_scale_, &d_shift_}) *row = take(kTogether * width);
   int hidden = p_.cam.hidden();
   for (int l = 0; l < kLanes; ++l) last_lanes_[l] = padded(hidden) - kLanes + l < hidden ? 1.0f : 0.0f;
 }
@@ -91,7 +92,7 @@ CamTile::CamTile(const PackedCam& packed) : p_(packed), corners_(kTile), n_corne
 void CamTile::locate_all(const float* at, int n) {
   const Cam& cam = p_.cam;
   for (int i = 0; i < n; ++i) {
-    Corners& c = corners_[i];
+    Corners c = corners(i);
     c.index[0] = 0;
     c.weight[0] = 1.0f;
     int32_t step = 1;
@@ -105,8 +106,8 @@ void CamTile::locate_all(const float* at, int n) {
       }
       step *= cam.axes[a].vertices;
     }
-    std::fill_n(c.d_weight, n_corners_, 0.0f);
   }
+  std::fill(d_weight_.begin(), d_weight_.end(), 0.0f);
 }
 
 void CamTile::at_vjp(int i, const float* at, float* d_at) const {
@@ -116,7 +117,7 @@ void CamTile::at_vjp(int i, const float* at, float* d_at) const {
   for (int a = 0; a < cam.n_axes; ++a) {
     float sum = 0.0f;
     for (int k = 0; k < n_corners_; ++k) {
-      float product = corners_[i].d_weight[k];
+      float product = d_weight_[i * n_corners_ + k];
       for (int b = 0; b < cam.n_axes; ++b) {
         if (b != a) product *= k >> b & 1 ? places[b].fraction : 1.0f - places[b].fraction;
       }
@@ -126,108 +127,174 @@ void CamTile::at_vjp(int i, const float* at, float* d_at) const {
   }
 }
 
-// Scale and shift of one sample in layer l.
-void CamTile::fetch(int l, const Corners& at) {
+// Scale and shift in layer l of sample i, into row r of those at hand.
+template <bool Each>
+FF_LANE void CamTile::fetch(int l, int i, int r) {
   const float* grid = p_.grids[l];
-  if (!p_.cam.each) {
+  Corners at = corners(i);
+  if constexpr (!Each) {
     float scale = 0.0f, shift = 0.0f;
     for (int k = 0; k < n_corners_; ++k) {
       scale = fma(at.weight[k], grid[2 * at.index[k]], scale);
       shift = fma(at.weight[k], grid[2 * at.index[k] + 1], shift);
     }
-    scale_[0] = scale;
-    shift_[0] = shift;
+    scale_[r] = scale;
+    shift_[r] = shift;
     return;
   }
-  int row = p_.grid_row;
+  int row = p_.grid_row, n_corners = n_corners_;
+  float *scale_row = scale_ + r * p_.stride(1), *shift_row = shift_ + r * p_.stride(1);
   for (int j = 0; j < row; j += kLanes) {
     FloatV scale{}, shift{};
-    for (int k = 0; k < n_corners_; ++k) {
+    for (int k = 0; k < n_corners; ++k) {
       const float* vertex = grid + static_cast<int64_t>(at.index[k]) * 2 * row + j;
       FloatV w = splat<FloatV>(at.weight[k]);
       scale = fma(w, load(vertex), scale);
       shift = fma(w, load(vertex + row), shift);
     }
-    store(scale_ + j, scale);
-    store(shift_ + j, shift);
+    store(scale_row + j, scale);
+    store(shift_row + j, shift);
   }
 }
 
-// A row less its mean, over the root of its variance.
-void CamTile::normalise_row(float* y, float* root) const {
-  int width = padded(p_.cam.hidden());
+// Means of R rows, and one over the roots of their variances.
+template <int R>
+FF_LANE void CamTile::find_norms(const float* z, FloatV* mean, FloatV* root) const {
+  int width = padded(p_.cam.hidden()), step = p_.stride(1);
   float share = 1.0f / static_cast<float>(p_.cam.hidden());
-  FloatV total{};
-  for (int j = 0; j < width; j += kLanes) total = total + load(y + j);  // what is behind the last channel is zero
-  FloatV mean = splat<FloatV>(sum_halves(total) * share), squares{};
-  for (int j = 0; j < width - kLanes; j += kLanes) {
-    FloatV d = load(y + j) - mean;
-    squares = fma(d, d, squares);
-  }
-  FloatV last = (load(y + width - kLanes) - mean) * load(last_lanes_);
-  squares = fma(last, last, squares);
-  *root = 1.0f / sqrt_(sum_halves(squares) * share + kNormEps);
-  FloatV r = splat<FloatV>(*root);
-  for (int j = 0; j < width; j += kLanes) store(y + j, (load(y + j) - mean) * r);
-}
-
-// With what was fetched.
-void CamTile::activate_row(const float* y, float* h) const {
-  int width = padded(p_.cam.hidden()), kind = p_.cam.mlp.activation;
-  auto run = [&](auto scale, auto shift) {
-    for (int j = 0; j < width; j += kLanes) store(h + j, modulate(kind, load(y + j), scale(j), shift(j)));
-  };
-  if (p_.cam.each) return run([&](int j) { return load(scale_ + j); }, [&](int j) { return load(shift_ + j); });
-  FloatV scale = splat<FloatV>(scale_[0]), shift = splat<FloatV>(shift_[0]);
-  run([&](int) { return scale; }, [&](int) { return shift; });
-}
-
-// From the cotangents d of the layer's output, with what was fetched, to those of the product, in place.
-void CamTile::row_vjp(int l, Corners& at, const float* y, float root, float* d, float* d_grid, bool at_gradient) {
-  const Cam& cam = p_.cam;
-  int width = padded(cam.hidden()), kind = cam.mlp.activation, row = p_.grid_row;
-  bool each = cam.each;
-  FloatV one_scale = splat<FloatV>(scale_[0]), one_shift = splat<FloatV>(shift_[0]), sum_d{}, sum_dy{};
+  FloatV total[R], squares[R], there = load(last_lanes_);
+  for (int r = 0; r < R; ++r) total[r] = squares[r] = splat<FloatV>(0.0f);
   for (int j = 0; j < width; j += kLanes) {
-    FloatV scale = each ? load(scale_ + j) : one_scale, shift = each ? load(shift_ + j) : one_shift, yj = load(y + j);
-    FloatV d_z = modulate_vjp(kind, yj, scale, shift, load(d + j));
-    if (each) {
-      store(d_scale_ + j, d_z * yj);
-      store(d_shift_ + j, d_z);
-      d_z = d_z * scale;
-    }
-    sum_d = sum_d + d_z;
-    sum_dy = fma(d_z, yj, sum_dy);
-    store(d + j, d_z);
+    for (int r = 0; r < R; ++r) total[r] = total[r] + load(z + r * step + j);  // what is behind the last channel is zero
   }
-  float total = sum_halves(sum_d), total_y = sum_halves(sum_dy);
-  FloatV factor = splat<FloatV>(1.0f);
-  if (!each) {
-    d_scale_[0] = total_y;
-    d_shift_[0] = total;
-    factor = one_scale;
-    total *= scale_[0];
-    total_y *= scale_[0];
+  for (int r = 0; r < R; ++r) mean[r] = splat<FloatV>(sum_halves(total[r]) * share);
+  for (int j = 0; j < width - kLanes; j += kLanes) {
+    for (int r = 0; r < R; ++r) {
+      FloatV d = load(z + r * step + j) - mean[r];
+      squares[r] = fma(d, d, squares[r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    FloatV last = (load(z + r * step + width - kLanes) - mean[r]) * there;
+    root[r] = splat<FloatV>(1.0f / sqrt_(sum_halves(fma(last, last, squares[r])) * share + kNormEps));
+  }
+}
+
+// R rows of what layer l's product gave, from sample i on: normalised to `kept`, modulated and activated to hidden_.
+template <int R, bool Each, int Kind>
+FF_LANE void CamTile::forward_rows(int l, int i, float* kept) {
+  int width = padded(p_.cam.hidden()), step = p_.stride(1);
+  const float *z = product_ + i * step, *scales = scale_, *shifts = shift_;
+  float *h = hidden_ + i * step, *y = normalised(kept, l) + i * width;
+  FloatV mean[R], root[R];
+  for (int r = 0; r < R; ++r) {
+    mean[r] = splat<FloatV>(0.0f);
+    root[r] = splat<FloatV>(1.0f);
+    fetch<Each>(l, i + r, r);
+  }
+  if (p_.cam.normalised) find_norms<R>(z, mean, root);
+  for (int r = 0; r < R; ++r) roots(kept, l)[i + r] = root[r][0];
+  for (int r = 0; r < R; ++r) {
+    FloatV scale = splat<FloatV>(scale_[r]), shift = splat<FloatV>(shift_[r]);
+    for (int j = 0; j < width; j += kLanes) {
+      int at = r * step + j;
+      if (Each) scale = load(scales + at), shift = load(shifts + at);
+      FloatV yj = (load(z + at) - mean[r]) * root[r];
+      store(y + r * width + j, yj);
+      store(h + at, modulate(Kind, yj, scale, shift));
+    }
+  }
+}
+
+// R rows of hidden_ again, from what was kept of them.
+template <int R, bool Each, int Kind>
+FF_LANE void CamTile::activate_rows(int l, int i, const float* y) {
+  int width = padded(p_.cam.hidden()), step = p_.stride(1);
+  for (int r = 0; r < R; ++r) {
+    fetch<Each>(l, i + r, r);
+    FloatV scale = splat<FloatV>(scale_[r]), shift = splat<FloatV>(shift_[r]);
+    const float *scales = scale_ + r * step, *shifts = shift_ + r * step, *from = y + (i + r) * width;
+    float* h = hidden_ + (i + r) * step;
+    for (int j = 0; j < width; j += kLanes) {
+      if (Each) scale = load(scales + j), shift = load(shifts + j);
+      store(h + j, modulate(Kind, load(from + j), scale, shift));
+    }
+  }
+}
+
+// From cotangents d of R rows of the layer's output, from sample i on, to those of the product, in place.
+template <int R, bool Each, int Kind>
+FF_LANE void CamTile::rows_vjp(int l, int i, float* kept, float* d, float* d_grid, bool at_gradient) {
+  const Cam& cam = p_.cam;
+  int width = padded(cam.hidden()), step = p_.stride(1);
+  const float* y = normalised(kept, l) + i * width;
+  d += i * step;
+  const float *scales = scale_, *shifts = shift_;
+  float *d_scales = d_scale_, *d_shifts = d_shift_;
+  FloatV scale[R], shift[R], sum_d[R], sum_dy[R];
+  for (int r = 0; r < R; ++r) {
+    fetch<Each>(l, i + r, r);
+    scale[r] = splat<FloatV>(scale_[r]);
+    shift[r] = splat<FloatV>(shift_[r]);
+    sum_d[r] = sum_dy[r] = splat<FloatV>(0.0f);
+  }
+  for (int j = 0; j < width; j += kLanes) {
+    for (int r = 0; r < R; ++r) {
+      int at = r * step + j;
+      if (Each) scale[r] = load(scales + at), shift[r] = load(shifts + at);
+      FloatV yj = load(y + r * width + j), d_z = modulate_vjp(Kind, yj, scale[r], shift[r], load(d + at));
+      if (Each) {
+        store(d_scales + at, d_z * yj);
+        store(d_shifts + at, d_z);
+        d_z = d_z * scale[r];
+      }
+      sum_d[r] = sum_d[r] + d_z;
+      sum_dy[r] = fma(d_z, yj, sum_dy[r]);
+      store(d + at, d_z);
+    }
   }
   float share = 1.0f / static_cast<float>(cam.hidden());
-  FloatV mean = splat<FloatV>(total * share), mean_y = splat<FloatV>(total_y * share), r = splat<FloatV>(root);
-  for (int j = 0; j < width; j += kLanes) {
-    FloatV d_y = load(d + j) * factor;
-    store(d + j, cam.normalised ? normalise_vjp(load(y + j), r, d_y, mean, mean_y) : d_y);
+  FloatV factor[R], mean[R], mean_y[R];
+  for (int r = 0; r < R; ++r) {
+    float total = sum_halves(sum_d[r]), total_y = sum_halves(sum_dy[r]), of_y = 1.0f;
+    if (!Each) {
+      d_scales[r] = total_y;
+      d_shifts[r] = total;
+      of_y = scale_[r];
+    }
+    factor[r] = splat<FloatV>(of_y);
+    mean[r] = splat<FloatV>(total * of_y * share);
+    mean_y[r] = splat<FloatV>(total_y * of_y * share);
   }
-  for (int k = 0; k < n_corners_; ++k) {
+  for (int r = 0; r < R; ++r) {
+    FloatV root = splat<FloatV>(roots(kept, l)[i + r]);
+    for (int j = 0; j < width; j += kLanes) {
+      int at = r * step + j;
+      FloatV d_y = load(d + at) * factor[r];
+      store(d + at, cam.normalised ? normalise_vjp(load(y + r * width + j), root, d_y, mean[r], mean_y[r]) : d_y);
+    }
+  }
+  for (int r = 0; r < R; ++r) scatter<Each>(l, corners(i + r), r, d_grid, at_gradient);
+}
+
+// Cotangents of scale and shift in row r to the vertices around, and to the weights of these.
+template <bool Each>
+FF_LANE void CamTile::scatter(int l, Corners at, int r, float* d_grid, bool at_gradient) {
+  int row = p_.grid_row, n_corners = n_corners_;
+  const float *d_scales = d_scale_ + r * p_.stride(1), *d_shifts = d_shift_ + r * p_.stride(1);
+  for (int k = 0; k < n_corners; ++k) {
     int64_t vertex = static_cast<int64_t>(at.index[k]) * 2 * row;
     const float* g = p_.grids[l] + vertex;
     float w = at.weight[k];
-    if (!each) {
-      d_grid[vertex] = fma(w, d_scale_[0], d_grid[vertex]);
-      d_grid[vertex + 1] = fma(w, d_shift_[0], d_grid[vertex + 1]);
-      at.d_weight[k] += g[0] * d_scale_[0] + g[1] * d_shift_[0];
+    if constexpr (!Each) {
+      d_grid[vertex] = fma(w, d_scale_[r], d_grid[vertex]);
+      d_grid[vertex + 1] = fma(w, d_shift_[r], d_grid[vertex + 1]);
+      at.d_weight[k] += g[0] * d_scale_[r] + g[1] * d_shift_[r];
       continue;
     }
     FloatV dot{}, wv = splat<FloatV>(w);
     for (int j = 0; j < row; j += kLanes) {
-      FloatV d_scale = load(d_scale_ + j), d_shift = load(d_shift_ + j);
+      FloatV d_scale = load(d_scales + j), d_shift = load(d_shifts + j);
       store(d_grid + vertex + j, fma(wv, d_scale, load(d_grid + vertex + j)));
       store(d_grid + vertex + row + j, fma(wv, d_shift, load(d_grid + vertex + row + j)));
       if (at_gradient) dot = fma(load(g + row + j), d_shift, fma(load(g + j), d_scale, dot));
@@ -236,22 +303,33 @@ void CamTile::row_vjp(int l, Corners& at, const float* y, float root, float* d, 
   }
 }
 
+// Calls f(rows, each, activation) for n rows from i on, kTogether at a time and then one by one, with constants for what is
+// asked of every value.
+template <class Call>
+void CamTile::for_rows(int n, Call call) const {
+  auto all = [&](auto each, auto kind) {
+    int i = 0;
+    for (; i + kTogether <= n; i += kTogether) call(std::integral_constant<int, kTogether>{}, each, kind, i);
+    for (; i < n; ++i) call(std::integral_constant<int, 1>{}, each, kind, i);
+  };
+  auto of_kind = [&](auto each) {
+    p_.cam.mlp.activation == kSilu ? all(each, std::integral_constant<int, kSilu>{}) : all(each, std::integral_constant<int, kRelu>{});
+  };
+  p_.cam.each ? of_kind(std::true_type{}) : of_kind(std::false_type{});
+}
+
 const float* CamTile::run(int n, float* kept) {
   if (!kept) kept = own_;
   const Mlp& mlp = p_.cam.mlp;
   const float* h = input;
-  int last = p_.layers() - 1, rows = round_rows(n), width = p_.stride(1), out = p_.stride(p_.layers());
+  int last = p_.layers() - 1, rows = round_rows(n), out = p_.stride(p_.layers());
   for (int l = 0; l <= last; ++l) {
-    float* z = l < last ? normalised(kept, l) : outputs(kept);
-    int to = p_.stride(l + 1);
-    product_panels<Start::kRow>({h, p_.stride(l), 1, p_.forward[l], 0, z, to, p_.dim(l), p_.bias[l]}, rows, padded(p_.dim(l + 1)));
+    float* to = l < last ? product_ : outputs(kept);
+    product_panels<Start::kRow>({h, p_.stride(l), 1, p_.forward[l], 0, to, p_.stride(l + 1), p_.dim(l), p_.bias[l]}, rows, padded(p_.dim(l + 1)));
     if (l == last) break;
-    for (int i = 0; i < n; ++i) {
-      float* y = z + static_cast<int64_t>(i) * width;
-      if (p_.cam.normalised) normalise_row(y, roots(kept, l) + i);
-      fetch(l, corners_[i]);
-      activate_row(y, hidden_ + static_cast<int64_t>(i) * width);
-    }
+    for_rows(n, [&](auto r, auto each, auto kind, int i) {
+      forward_rows<decltype(r)::value, decltype(each)::value, decltype(kind)::value>(l, i, kept);
+    });
     h = hidden_;
   }
   const float* z = outputs(kept);
@@ -263,7 +341,7 @@ const float* CamTile::run(int n, float* kept) {
 const float* CamTile::run_back(int n, float* kept, CamSums& to, bool input_gradient, bool at_gradient) {
   if (!kept) kept = own_;
   const Mlp& mlp = p_.cam.mlp;
-  int rows = round_rows(n), width = p_.stride(1);
+  int rows = round_rows(n);
   float* d = d_out;
   if (mlp.output_activation != kIdentity) {
     const float* z = outputs(kept);
@@ -274,20 +352,17 @@ const float* CamTile::run_back(int n, float* kept, CamSums& to, bool input_gradi
   }
   for (int l = p_.layers() - 1; l >= 0; --l) {
     int in = p_.stride(l), out = p_.stride(l + 1);
-    for (int i = 0; l > 0 && i < n; ++i) {  // the layer's input again
-      fetch(l - 1, corners_[i]);
-      activate_row(normalised(kept, l - 1) + static_cast<int64_t>(i) * width, hidden_ + static_cast<int64_t>(i) * width);
-    }
+    for_rows(l ? n : 0, [&](auto r, auto each, auto kind, int i) {  // the layer's input again
+      activate_rows<decltype(r)::value, decltype(each)::value, decltype(kind)::value>(l - 1, i, normalised(kept, l - 1));
+    });
     add_outer({d, 1, out, l ? hidden_ : input, in, to.weights[l], in, n}, rounded4(p_.dim(l + 1)), padded(p_.dim(l)));
     add_rows(d, out, n, padded(p_.dim(l + 1)), to.bias[l]);
     if (l == 0 && !input_gradient) return nullptr;
     float* next = gradient_[l % 2];
     product_panels<Start::kZero>({d, out, 1, p_.backward[l], 0, next, in, p_.dim(l + 1)}, rows, padded(p_.dim(l)));
-    for (int i = 0; l > 0 && i < n; ++i) {
-      fetch(l - 1, corners_[i]);
-      const float* y = normalised(kept, l - 1) + static_cast<int64_t>(i) * width;
-      row_vjp(l - 1, corners_[i], y, roots(kept, l - 1)[i], next + static_cast<int64_t>(i) * width, to.grids[l - 1], at_gradient);
-    }
+    for_rows(l ? n : 0, [&](auto r, auto each, auto kind, int i) {
+      rows_vjp<decltype(r)::value, decltype(each)::value, decltype(kind)::value>(l - 1, i, kept, next, to.grids[l - 1], at_gradient);
+    });
     d = next;
   }
   return d;

@@ -6,6 +6,8 @@
 
 namespace fieldfit {
 
+constexpr int kTogether = 4;  // rows whose sums are found side by side: one alone waits for each of its own
+
 // Weights and grids in the orders that the passes read, shared by threads.
 class PackedCam {
  public:
@@ -15,8 +17,10 @@ class PackedCam {
   int dim(int l) const { return cam.mlp.dims[l]; }
   int stride(int l) const { return row_stride(dim(l)); }  // of the rows that go into layer l
   int64_t grid_size() const { return cam.entries() * 2 * grid_row; }
+  bool keeps_outputs() const { return cam.mlp.output_activation != kIdentity; }
+  size_t layer_floats() const { return static_cast<size_t>(kTile) * (padded(cam.hidden()) + 1); }  // rows, then a root of each
   size_t kept_floats() const {
-    return static_cast<size_t>(kTile) * (static_cast<size_t>(layers() - 1) * (stride(1) + 1) + stride(layers()));
+    return static_cast<size_t>(layers() - 1) * layer_floats() + (keeps_outputs() ? static_cast<size_t>(kTile) * stride(layers()) : 0);
   }
 
   const Cam cam;
@@ -39,11 +43,10 @@ struct CamSums {
   explicit CamSums(const PackedCam& p);
 };
 
-// The vertices around a sample, and their weights.
+// The vertices around a sample, their weights and the cotangents of these.
 struct Corners {
-  int32_t index[kMaxCorners];
-  float weight[kMaxCorners];
-  float d_weight[kMaxCorners];
+  int32_t* index;
+  float *weight, *d_weight;
 };
 
 // The scratch of one thread.
@@ -64,20 +67,32 @@ class CamTile {
   float* d_out;  // [kTile, stride(layers)] to fill
 
  private:
-  float* normalised(float* kept, int l) const { return kept + static_cast<size_t>(l) * kTile * (p_.stride(1) + 1); }
-  float* roots(float* kept, int l) const { return normalised(kept, l) + static_cast<size_t>(kTile) * p_.stride(1); }
-  float* outputs(float* kept) const { return normalised(kept, p_.layers() - 1); }
-  void fetch(int l, const Corners& at);
-  void normalise_row(float* y, float* root) const;
-  void activate_row(const float* y, float* h) const;
-  void row_vjp(int l, Corners& at, const float* y, float root, float* d, float* d_grid, bool at_gradient);
+  Corners corners(int i) { return {&index_[i * n_corners_], &weight_[i * n_corners_], &d_weight_[i * n_corners_]}; }
+  float* normalised(float* kept, int l) const { return kept + l * p_.layer_floats(); }
+  float* roots(float* kept, int l) const { return normalised(kept, l) + static_cast<size_t>(kTile) * padded(p_.cam.hidden()); }
+  float* outputs(float* kept) const { return p_.keeps_outputs() ? normalised(kept, p_.layers() - 1) : values_; }
+  template <bool Each>
+  void fetch(int l, int i, int r);
+  template <int R>
+  void find_norms(const float* z, FloatV* mean, FloatV* root) const;
+  template <int R, bool Each, int Kind>
+  void forward_rows(int l, int i, float* kept);
+  template <int R, bool Each, int Kind>
+  void activate_rows(int l, int i, const float* y);
+  template <int R, bool Each, int Kind>
+  void rows_vjp(int l, int i, float* kept, float* d, float* d_grid, bool at_gradient);
+  template <bool Each>
+  void scatter(int l, Corners at, int r, float* d_grid, bool at_gradient);
+  template <class Call>
+  void for_rows(int n, Call call) const;
 
   const PackedCam& p_;
   Aligned scratch_{0};
-  std::vector<Corners> corners_;
   int n_corners_;
-  float *own_, *hidden_, *values_, *gradient_[2];
-  float *scale_, *shift_;      // [padded(hidden)] of one sample, filled with one value where there is one for all
+  std::vector<int32_t> index_;           // [kTile, n_corners_]
+  std::vector<float> weight_, d_weight_;  // the same
+  float *own_, *product_, *hidden_, *values_, *gradient_[2];
+  float *scale_, *shift_;      // of samples at work together: a row each, or one value each where there is one for all channels
   float *d_scale_, *d_shift_;  // the same
   float last_lanes_[kLanes];   // one where the last vector of a row holds a channel, zero behind
 };

@@ -14,7 +14,8 @@
 namespace fieldfit {
 namespace {
 
-constexpr int kRowTile = 48;             // of which products take multiples of 12
+constexpr int kRowTile = 48;             // of a layer: products take multiples of 12
+constexpr int kStreamed = 16;            // rows of the activation alone, and those fetched ahead: a channel's values lie too far apart for a processor to guess
 constexpr int64_t kLeastValues = 16384;  // of a thread
 
 #if defined(__AVX512F__)
@@ -37,7 +38,7 @@ class Coefficients {
 
   // Calls f(channel, lanes, coefficients) for all vectors of channels.
   template <class Call>
-  void for_each(Call call) const {
+  FF_LANE void for_each(Call call) const {
     for (int c = 0; c < width_; c += kLanes) {
       FloatV k[kCoefficients];
       for (int i = 0; i < kCoefficients; ++i) k[i] = load(&by_channel_[i * pad + c]);
@@ -65,7 +66,7 @@ struct First {
 
 // Calls f(channel, coefficients, vector) for all vectors of channels.
 template <class Call>
-void for_each_vector(const Coefficients& of, Call call) {
+FF_LANE void for_each_vector(const Coefficients& of, Call call) {
   of.for_each([&](int c, int lanes, const FloatV* k) {
     if (lanes == kLanes) {
       call(c, k, Whole{});
@@ -80,20 +81,33 @@ void activate_rows(const Coefficients& of, const float* x, int stride, int rows,
   for_each_vector(of, [&](int c, const FloatV* coefficients, auto vector) {
     FloatV k[kCoefficients];
     std::copy_n(coefficients, kCoefficients, k);
-    for (int i = 0; i < rows; ++i) vector.store(to + i * to_stride + c, rational(vector.load(x + i * stride + c), k, k + kNumerator));
+    for (int i = 0; i < rows; ++i) {
+      __builtin_prefetch(x + (i + kStreamed) * stride + c);
+      vector.store(to + i * to_stride + c, rational(vector.load(x + i * stride + c), k, k + kNumerator));
+    }
   });
 }
 
 // d_x, if it is wanted, from cotangents d of rows of F; adds what those of the coefficients get to sums [kCoefficients, pad].
 void rows_vjp(const Coefficients& of, const float* x, int stride, int rows, const float* d, int d_stride, float* d_x, double* sums) {
   for_each_vector(of, [&](int c, const FloatV* coefficients, auto vector) {
-    FloatV k[kCoefficients], d_k[kCoefficients] = {};
+    FloatV k[kCoefficients], d_k[kCoefficients], of_numerator[kRowTile], of_denominator[kRowTile];
     std::copy_n(coefficients, kCoefficients, k);
-    auto row = [&](int i) { return rational_vjp(vector.load(x + i * stride + c), k, k + kNumerator, vector.load(d + i * d_stride + c), d_k, d_k + kNumerator); };
+    for (FloatV& sum : d_k) sum = splat<FloatV>(0.0f);
+    auto row = [&](int i) {
+      __builtin_prefetch(x + (i + kStreamed) * stride + c);
+      __builtin_prefetch(d + (i + kStreamed) * d_stride + c);
+      if (d_x) __builtin_prefetch(d_x + (i + kStreamed) * stride + c, 1);
+      FloatV v = vector.load(x + i * stride + c);
+      return rational_slope(v, k, k + kNumerator, vector.load(d + i * d_stride + c), of_numerator[i], of_denominator[i]);
+    };
     if (d_x) {
       for (int i = 0; i < rows; ++i) vector.store(d_x + i * stride + c, row(i));
     } else {
       for (int i = 0; i < rows; ++i) row(i);
+    }
+    for (int i = 0; i < rows; ++i) {  // another pass, since there are registers for coefficients or for their sums
+      rational_share(vector.load(x + i * stride + c), of_numerator[i], of_denominator[i], d_k, d_k + kNumerator);
     }
     for (int i = 0; i < kCoefficients; ++i) {
       for (int l = 0; l < kLanes; ++l) sums[i * of.pad + c + l] += d_k[i][l];
@@ -150,9 +164,9 @@ void write_coefficients(const Rational& r, const Sums& sums, float* d_numerator,
 
 // Calls f(first, rows) for the tiles of this thread's share.
 template <class Call>
-void for_each_tile(int64_t n, Call call) {
-  Range mine = share(n, omp_get_thread_num(), omp_get_num_threads(), kRowTile);
-  for (int64_t row = mine.begin; row < mine.end; row += kRowTile) call(row, static_cast<int>(std::min<int64_t>(kRowTile, mine.end - row)));
+void for_each_tile(int64_t n, int tile, Call call) {
+  Range mine = share(n, omp_get_thread_num(), omp_get_num_threads(), tile);
+  for (int64_t row = mine.begin; row < mine.end; row += tile) call(row, static_cast<int>(std::min<int64_t>(tile, mine.end - row)));
 }
 
 // Weights in both orders, padded with zeros, shared by threads.
@@ -184,7 +198,7 @@ struct Packed {
 void rational_forward(const Rational& r, float* out) {
   Coefficients coefficients = coefficients_of(r);
 #pragma omp parallel num_threads(threads_for(r.n * r.width, kLeastValues))
-  for_each_tile(r.n, [&](int64_t first, int rows) {
+  for_each_tile(r.n, kStreamed, [&](int64_t first, int rows) {
     activate_rows(coefficients, r.x + first * r.width, r.width, rows, out + first * r.width, r.width);
   });
 }
@@ -194,7 +208,7 @@ void rational_backward(const Rational& r, const float* d_out, float* d_x, float*
   int n_threads = threads_for(r.n * r.width, kLeastValues);
   Sums sums(n_threads, coefficients.pad);
 #pragma omp parallel num_threads(n_threads)
-  for_each_tile(r.n, [&](int64_t first, int rows) {
+  for_each_tile(r.n, kStreamed, [&](int64_t first, int rows) {
     int64_t at = first * r.width;
     rows_vjp(coefficients, r.x + at, r.width, rows, d_out + at, r.width, d_x + at, sums.of(omp_get_thread_num()));
   });
@@ -208,7 +222,7 @@ void rational_layer_forward(const RationalLayer& l, float* out) {
   {
     Aligned scratch(sizeof(float) * kRowTile * (p.pad_in + p.pad_out));
     float *act = reinterpret_cast<float*>(scratch.data()), *to = act + kRowTile * p.pad_in;
-    for_each_tile(r.n, [&](int64_t first, int rows) {
+    for_each_tile(r.n, kRowTile, [&](int64_t first, int rows) {
       activate_rows(p.coefficients, r.x + first * r.width, r.width, rows, act, p.pad_in);
       product<Start::kRow, End::kStore>({act, p.pad_in, 1, p.transposed, p.pad_out, to, p.pad_out, r.width, p.bias}, round_rows(rows), p.pad_out);
       for (int i = 0; i < rows; ++i) memcpy(out + (first + i) * l.n_out, to + i * p.pad_out, sizeof(float) * l.n_out);
@@ -231,7 +245,7 @@ void rational_layer_backward(const RationalLayer& l, const float* d_out, const R
     float *sum = reinterpret_cast<float*>(of_weight[thread].data()), *bias = reinterpret_cast<float*>(of_bias[thread].data());
     Aligned scratch(sizeof(float) * kRowTile * (2 * p.pad_in + p.pad_out));
     float *act = reinterpret_cast<float*>(scratch.data()), *d_act = act + kRowTile * p.pad_in, *d = d_act + kRowTile * p.pad_in;
-    for_each_tile(r.n, [&](int64_t first, int rows) {
+    for_each_tile(r.n, kRowTile, [&](int64_t first, int rows) {
       const float* x = r.x + first * r.width;
       for (int i = 0; i < rows; ++i) memcpy(d + i * p.pad_out, d_out + (first + i) * l.n_out, sizeof(float) * l.n_out);
       add_rows(d, p.pad_out, rows, p.pad_out, bias);

@@ -35,7 +35,9 @@ rational_backward(int n, int width, int group, const float* x, const float* nume
   int64_t first = static_cast<int64_t>(blockIdx.y) * group, count = static_cast<int64_t>(n) * group;
   for (int64_t e = thread_index(); e < count; e += thread_count()) {
     int64_t at = e / group * width + first + e % group;
-    d_x[at] = rational_vjp(x[at], a, b, d_out[at], d, d + kNumerator);
+    float of_numerator, of_denominator;
+    d_x[at] = rational_slope(x[at], a, b, d_out[at], of_numerator, of_denominator);
+    rational_share(x[at], of_numerator, of_denominator, d, d + kNumerator);
   }
   FF_UNROLL
   for (int k = 0; k < kCoefficients; ++k) {

@@ -5,8 +5,6 @@
 
 namespace fieldfit {
 
-constexpr int kMaxCorners = 1 << kMaxAxes;
-
 // Hidden layers h' = act(scale(at) norm(W h + b) + shift(at)), then a plain layer.
 struct Cam {
   Mlp mlp;  // with a bias; all hidden layers are equally wide

@@ -66,7 +66,10 @@ CamSums::CamSums(const PackedCam& p) {
   for (int l = 0; l + 1 < p.layers(); ++l, to += p.grid_size()) grids[l] = to;
 }
 
-CamTile::CamTile(const PackedCam& packed) : p_(packed), n_corners_(1 << packed.cam.n_axes), index_(kTile * n_corners_), weight_(kTile * n_corners_), d_weight_(kTile * n_corners_) {
+CamTile::CamTile(const PackedCam& packed) : p_(packed), n_corners_(1 << packed.cam.n_axes) {
+  index_.resize(kTile * n_corners_);
+  weight_.resize(kTile * n_corners_);
+  d_weight_.resize(kTile * n_corners_);
   size_t in = p_.stride(0), width = p_.stride(1), out = p_.stride(p_.layers());
   size_t widest = std::max(std::max(in, width), out);
   size_t rows = in + 2 * width + 2 * out + 2 * widest;

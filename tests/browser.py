@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 PROTOCOL = f"viser-v{viser.__version__}"
-SECONDS = 180
+SECONDS = 60
 """Of waiting for what has to come; only a failure takes so long."""
 VIEW = {
     "type": "ViewerCameraMessage",

@@ -21,7 +21,7 @@ from program import Program, command, environment
 
 from scenes.demo import write_demo
 
-SECONDS = 180.0
+SECONDS = 60.0
 """Of waiting for what has to come; only a failure takes so long."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")

@@ -15,9 +15,9 @@ FF_LANE F rational(F x, const F* a, const F* b) {
   return p / fma(q, y, splat<F>(1.0f));
 }
 
-// d_x from the cotangent d of F(x), and what rational_share takes: d / Q, and that times F. |x|'s slope at 0 is 0.
+// d_x from the cotangent d of F(x), and for rational_coefficients_vjp d / Q and that times F. |x|'s slope at 0 is 0.
 template <class F>
-FF_LANE F rational_slope(F x, const F* a, const F* b, F d, F& of_numerator, F& of_denominator) {
+FF_LANE F rational_vjp(F x, const F* a, const F* b, F d, F& of_numerator, F& of_denominator) {
   F y = abs_(x);
   F p = a[5], slope_p = splat<F>(0.0f), q = b[3], slope_q = splat<F>(0.0f);
   for (int i = 4; i >= 0; --i) {
@@ -37,9 +37,9 @@ FF_LANE F rational_slope(F x, const F* a, const F* b, F d, F& of_numerator, F& o
   return of_numerator * (slope_p - f * slope_q);
 }
 
-// Adds the shares of a and b to d_a and d_b.
+// Adds to d_a and d_b, from what rational_vjp found.
 template <class F>
-FF_LANE void rational_share(F x, F of_numerator, F of_denominator, F* d_a, F* d_b) {
+FF_LANE void rational_coefficients_vjp(F x, F of_numerator, F of_denominator, F* d_a, F* d_b) {
   F y = abs_(x);
   for (int i = 0; i < kNumerator; ++i) {
     d_a[i] = d_a[i] + of_numerator;

@@ -135,9 +135,10 @@ template <bool Each>
 FF_LANE void CamTile::fetch(int l, int i, int r) {
   const float* grid = p_.grids[l];
   Corners at = corners(i);
+  int row = p_.grid_row, n_corners = n_corners_;
   if constexpr (!Each) {
     float scale = 0.0f, shift = 0.0f;
-    for (int k = 0; k < n_corners_; ++k) {
+    for (int k = 0; k < n_corners; ++k) {
       scale = fma(at.weight[k], grid[2 * at.index[k]], scale);
       shift = fma(at.weight[k], grid[2 * at.index[k] + 1], shift);
     }
@@ -145,7 +146,6 @@ FF_LANE void CamTile::fetch(int l, int i, int r) {
     shift_[r] = shift;
     return;
   }
-  int row = p_.grid_row, n_corners = n_corners_;
   float *scale_row = scale_ + r * p_.stride(1), *shift_row = shift_ + r * p_.stride(1);
   for (int j = 0; j < row; j += kLanes) {
     FloatV scale{}, shift{};
@@ -306,8 +306,8 @@ FF_LANE void CamTile::scatter(int l, Corners at, int r, float* d_grid, bool at_g
   }
 }
 
-// Calls f(rows, each, activation) for n rows from i on, kTogether at a time and then one by one, with constants for what is
-// asked of every value.
+// Calls f(rows, each, activation, i) for `rows` rows from i on, kTogether and then one by one until there were n; all but i
+// are constants, since they are asked for at every value.
 template <class Call>
 void CamTile::for_rows(int n, Call call) const {
   auto all = [&](auto each, auto kind) {
@@ -330,9 +330,7 @@ const float* CamTile::run(int n, float* kept) {
     float* to = l < last ? product_ : outputs(kept);
     product_panels<Start::kRow>({h, p_.stride(l), 1, p_.forward[l], 0, to, p_.stride(l + 1), p_.dim(l), p_.bias[l]}, rows, padded(p_.dim(l + 1)));
     if (l == last) break;
-    for_rows(n, [&](auto r, auto each, auto kind, int i) {
-      forward_rows<decltype(r)::value, decltype(each)::value, decltype(kind)::value>(l, i, kept);
-    });
+    for_rows(n, [&](auto r, auto each, auto kind, int i) { forward_rows<r, each, kind>(l, i, kept); });
     h = hidden_;
   }
   const float* z = outputs(kept);
@@ -355,17 +353,17 @@ const float* CamTile::run_back(int n, float* kept, CamSums& to, bool input_gradi
   }
   for (int l = p_.layers() - 1; l >= 0; --l) {
     int in = p_.stride(l), out = p_.stride(l + 1);
-    for_rows(l ? n : 0, [&](auto r, auto each, auto kind, int i) {  // the layer's input again
-      activate_rows<decltype(r)::value, decltype(each)::value, decltype(kind)::value>(l - 1, i, normalised(kept, l - 1));
-    });
+    if (l) {  // the layer's input again
+      for_rows(n, [&](auto r, auto each, auto kind, int i) { activate_rows<r, each, kind>(l - 1, i, normalised(kept, l - 1)); });
+    }
     add_outer({d, 1, out, l ? hidden_ : input, in, to.weights[l], in, n}, rounded4(p_.dim(l + 1)), padded(p_.dim(l)));
     add_rows(d, out, n, padded(p_.dim(l + 1)), to.bias[l]);
     if (l == 0 && !input_gradient) return nullptr;
     float* next = gradient_[l % 2];
     product_panels<Start::kZero>({d, out, 1, p_.backward[l], 0, next, in, p_.dim(l + 1)}, rows, padded(p_.dim(l)));
-    for_rows(l ? n : 0, [&](auto r, auto each, auto kind, int i) {
-      rows_vjp<decltype(r)::value, decltype(each)::value, decltype(kind)::value>(l - 1, i, kept, next, to.grids[l - 1], at_gradient);
-    });
+    if (l) {
+      for_rows(n, [&](auto r, auto each, auto kind, int i) { rows_vjp<r, each, kind>(l - 1, i, kept, next, to.grids[l - 1], at_gradient); });
+    }
     d = next;
   }
   return d;

@@ -6,7 +6,7 @@
 
 namespace fieldfit {
 
-constexpr int kTogether = 4;  // rows whose sums are found side by side: one alone waits for each of its own
+constexpr int kTogether = 4;  // rows whose sums are found side by side, so that none waits for its own
 
 // Weights and grids in the orders that the passes read, shared by threads.
 class PackedCam {

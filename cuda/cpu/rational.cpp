@@ -15,7 +15,7 @@ namespace fieldfit {
 namespace {
 
 constexpr int kRowTile = 48;             // of a layer: products take multiples of 12
-constexpr int kStreamed = 16;            // rows of the activation alone, and those fetched ahead: a channel's values lie too far apart for a processor to guess
+constexpr int kStreamed = 16;            // of the activation alone, and fetched ahead: a channel's values lie too far apart to be guessed
 constexpr int64_t kLeastValues = 16384;  // of a thread
 
 #if defined(__AVX512F__)
@@ -99,7 +99,7 @@ void rows_vjp(const Coefficients& of, const float* x, int stride, int rows, cons
       __builtin_prefetch(d + (i + kStreamed) * d_stride + c);
       if (d_x) __builtin_prefetch(d_x + (i + kStreamed) * stride + c, 1);
       FloatV v = vector.load(x + i * stride + c);
-      return rational_slope(v, k, k + kNumerator, vector.load(d + i * d_stride + c), of_numerator[i], of_denominator[i]);
+      return rational_vjp(v, k, k + kNumerator, vector.load(d + i * d_stride + c), of_numerator[i], of_denominator[i]);
     };
     if (d_x) {
       for (int i = 0; i < rows; ++i) vector.store(d_x + i * stride + c, row(i));
@@ -107,7 +107,7 @@ void rows_vjp(const Coefficients& of, const float* x, int stride, int rows, cons
       for (int i = 0; i < rows; ++i) row(i);
     }
     for (int i = 0; i < rows; ++i) {  // another pass, since there are registers for coefficients or for their sums
-      rational_share(vector.load(x + i * stride + c), of_numerator[i], of_denominator[i], d_k, d_k + kNumerator);
+      rational_coefficients_vjp(vector.load(x + i * stride + c), of_numerator[i], of_denominator[i], d_k, d_k + kNumerator);
     }
     for (int i = 0; i < kCoefficients; ++i) {
       for (int l = 0; l < kLanes; ++l) sums[i * of.pad + c + l] += d_k[i][l];

@@ -36,8 +36,8 @@ rational_backward(int n, int width, int group, const float* x, const float* nume
   for (int64_t e = thread_index(); e < count; e += thread_count()) {
     int64_t at = e / group * width + first + e % group;
     float of_numerator, of_denominator;
-    d_x[at] = rational_slope(x[at], a, b, d_out[at], of_numerator, of_denominator);
-    rational_share(x[at], of_numerator, of_denominator, d, d + kNumerator);
+    d_x[at] = rational_vjp(x[at], a, b, d_out[at], of_numerator, of_denominator);
+    rational_coefficients_vjp(x[at], of_numerator, of_denominator, d, d + kNumerator);
   }
   FF_UNROLL
   for (int k = 0; k < kCoefficients; ++k) {

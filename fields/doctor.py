@@ -120,7 +120,11 @@ def _kernels() -> Finding:
         return Finding(
             "CPU kernels", f"missing ({error})", "install again with a C++ compiler: `pip install --force-reinstall .`"
         )
-    advice = f"FIELDFIT_ISA={forced} chose it: unset it for the fastest" if forced else ""
+    advice = ""
+    if forced:
+        advice = f"FIELDFIT_ISA={forced} chose it: unset it for the fastest"
+    elif better := native.not_built():
+        advice = f"this processor runs {better} too, which was not built: `pip install --force-reinstall .` here"
     return Finding("CPU kernels", isa, advice)
 
 

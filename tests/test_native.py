@@ -34,6 +34,24 @@ def test_every_instruction_set_agrees(isa: str) -> None:
     run_table_forced(isa, "test_kernels", "t.run_march(); t.run_composite(300); t.run_adam(); t.run_large_grids()")
 
 
+@pytest.mark.skipif(len(native.available()) < 2, reason="only the baseline runs here")
+def test_a_better_build_that_is_missing_is_named() -> None:
+    """As where a package was built on a lesser machine: the next best is taken, and `fieldfit doctor` says so."""
+    best, *others = native.available()
+    script = f"""
+import sys
+sys.modules["fields.kernels.native_{best}"] = None
+from fields.doctor import examine
+from fields.kernels import native
+assert native.available() == {others}, native.available()
+(kernels,) = [finding for finding in examine() if finding.what == "CPU kernels"]
+assert "runs {best} too" in kernels.advice, kernels
+"""
+    assert native.not_built() is None
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+
+
 def test_unknown_instruction_set_is_refused() -> None:
     code = "from fields.kernels import native; native.core()"
     environment = {"FIELDFIT_ISA": "mmx", "PATH": "/usr/bin:/bin"}

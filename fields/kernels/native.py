@@ -37,11 +37,19 @@ def available() -> list[str]:
 
     The baseline is asked what the processor runs: a module for more must not even be loaded where it is missing.
     """
+    return [name for name in _runnable() if _module(name) is not None]
+
+
+def not_built() -> str | None:
+    """The best instruction set that this processor runs, if the package was built without it, as on another machine."""
+    best = next(iter(_runnable()), None)
+    return best if best is not None and _module(best) is None else None
+
+
+def _runnable() -> list[str]:
     _load_openmp()
     baseline = _module("baseline")
-    if baseline is None:
-        return []
-    return [name for name in NAMES if baseline.processor_runs(name) and _module(name) is not None]
+    return [] if baseline is None else [name for name in NAMES if baseline.processor_runs(name)]
 
 
 @functools.cache

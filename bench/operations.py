@@ -22,6 +22,7 @@ from fields.encodings import Hash
 from fields.encodings.grid import shape_of
 from fields.kernels import native, ops, reference
 from fields.kernels.shapes import GridShape, MlpShape, grid_shape
+from fields.kernels.table_gradient import TableGradient
 from fields.presets import capture_preset
 
 N = 2**16
@@ -208,7 +209,7 @@ class _GridForms:
         self.x = torch.rand(N, shape.dim, generator=g)
         self.table = torch.randn(shape.entries, shape.features, generator=g).requires_grad_()
         self.d_out = torch.randn(N, shape.width, generator=g)
-        self.into = ops.TableGradient(self.table)
+        self.into = TableGradient(self.table)
 
     def ours(self, x: Tensor, table: Tensor) -> Tensor:
         return ops.grid_encode(x, table, self.shape, self.into)

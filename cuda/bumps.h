@@ -18,7 +18,7 @@ FF_LANE F place(F x, float first, float spacing, int count) {
 template <class F>
 FF_LANE void bumps(F v, F* phi) {
   F w = minimum(maximum(v - splat<F>(3.5f), splat<F>(-9.3f)), splat<F>(9.3f));
-  F middle = exp_(-(w * w)), up = exp_(w), down = reciprocal(up);
+  F middle = exp_within(-(w * w)), up = exp_within(w), down = reciprocal(up);
   F up2 = up * up, down2 = down * down, right = middle * up, left = middle * down;
   constexpr float kFall[4] = {0.778800783071405f, 0.105399224561864f, 1.93045413622771e-3f, 4.78511739212901e-6f};  // exp(-j^2)
   for (int j = 0; j < 4; ++j) {

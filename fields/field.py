@@ -153,9 +153,16 @@ class RadianceField(nn.Module):
             raise InputError("the field is dynamic: expected times with its points or rays, got none")
         return self.dynamics(self.encoding, x, time)
 
-    def latent(self, x: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"] | None = None) -> Float[Tensor, "N Z"]:
-        """What both networks share; its first value is log density."""
-        return self.density_network(self.features(x, time), at=At(x, time=time))
+    def latent(
+        self,
+        x: Float[Tensor, "N 3"],
+        time: Float[Tensor, "N 1"] | None = None,
+        features: Float[Tensor, "N K"] | None = None,
+    ) -> Float[Tensor, "N Z"]:
+        """What both networks share; its first value is log density. `features` are those there, if they are known."""
+        if features is None:
+            features = self.features(x, time)
+        return self.density_network(features, at=At(x, time=time))
 
     def calibrate(self, generator: torch.Generator) -> None:
         """Show the networks what they will see at random points and times, if they want to."""

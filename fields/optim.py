@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fields.contracts import Gridded, Sparse
 from fields.encodings.table import GridTable
 from fields.kernels import ops
+from fields.kernels.table_gradient import TableGradient
 from scenes.errors import InputError
 
 
@@ -48,7 +49,7 @@ class Group:
     moments: tuple[Tensor, Tensor]
 
     @property
-    def gathered(self) -> ops.TableGradient | None:
+    def gathered(self) -> TableGradient | None:
         """Where the gradient is, if not with the parameter."""
         return None if self.table is None else self.table.gathered
 
@@ -56,7 +57,7 @@ class Group:
 class Adam:
     """Moments live in plain tensors, so that `state` is all there is to save.
 
-    Tables on a CPU get their gradients gathered in place (`ops.TableGradient`) from now on.
+    Tables on a CPU get their gradients gathered in place (`TableGradient`) from now on.
     """
 
     def __init__(self, field: nn.Module, config: OptimiserConfig) -> None:
@@ -64,7 +65,7 @@ class Adam:
         self.steps = 0
         tables = {id(m.table): m for m in field.modules() if isinstance(m, GridTable)}
         for table in tables.values():
-            table.gathered = ops.TableGradient(table.table) if ops.is_native(table.table) else None
+            table.gathered = TableGradient(table.table) if ops.is_native(table.table) else None
         grids = {id(p) for m in field.modules() if isinstance(m, Gridded) for p in m.grid_parameters()}
         sparse = grids | {id(p) for m in field.modules() if isinstance(m, Sparse) for p in m.sparse_parameters()}
         self.groups = [

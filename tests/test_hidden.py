@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from test_rendering import lively, rays_at
-from tolerances import EXACT, RENDERED
+from test_rendering import BOX, SMALL, lively, rays_at
+from tolerances import EXACT, RENDERED, RENDERED_GRADIENTS
 from torch import Tensor
 
+from fields.field import RadianceField, initialise
 from fields.kernels import ops, reference
 from fields.kernels.ops import RayBatch, Samples
+from fields.networks import RationalKAN
 from fields.rendering.hidden import AT_ONCE, TorchFront, follow, front_of
-from fields.rendering.render import MIN_TRANSMITTANCE, march_shape, unit_rays, visible_samples
+from fields.rendering.render import MIN_TRANSMITTANCE, compose_rays, march_shape, unit_rays, visible_samples
 
 
 def packed(counts: list[int]) -> TorchFront:
@@ -96,6 +99,35 @@ def test_both_fronts_follow_the_same_rays(unbounded: bool, most: int, generator:
     EXACT.check(row, wanted_row)
     assert len(row) > 0
     EXACT.check(torch.cat(asked)[row], samples[3])
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_gradients_are_those_of_what_is_seen_in_double_precision(unbounded: bool) -> None:
+    """Of networks that no core fuses: rounds that look for samples leave nothing behind, and each counts once."""
+    config = replace(SMALL, density=RationalKAN(16, 1), color=RationalKAN(16, 1))
+    field = RadianceField(config, BOX, unbounded)
+    initialise(field, 0)
+    with torch.no_grad():
+        field.encoding.get_parameter("table").normal_(generator=torch.Generator().manual_seed(1)).mul_(2)
+        field.density_network.get_parameter("layers.1.bias")[0] += 3  # dense enough to hide something
+    wide = copy.deepcopy(field).double()
+    rays, pulls = rays_at(200), torch.rand(200, 3, generator=torch.Generator().manual_seed(2))
+    origins, directions = unit_rays(field, rays)
+    batch = RayBatch(origins, directions, None, field.occupancy.bits)
+    s, row = follow(front_of(batch, march_shape(field), MIN_TRANSMITTANCE), lambda x, _: field.density(x).detach())
+    assert 0 < len(row) < len(ops.march(*batch, march_shape(field)).t0)
+
+    compose_rays(field, rays).rgb.mul(pulls).sum().backward()
+    colours, sigma = wide(s.x.double(), directions.double()[s.ray.long()])
+    rgb, opacity, _ = reference.composite(sigma, colours, s.t0.double(), s.t1.double(), s.offsets)
+    behind = rays.background.double() if wide.background is None else wide.background.sigmoid()
+    seen = rgb + (1 - opacity)[:, None] * behind
+    seen.mul(pulls).sum().backward()
+    for (name, got), want in zip(field.named_parameters(), wide.parameters(), strict=True):
+        if want.grad is not None:
+            assert got.grad is not None and bool((want.grad != 0).any()), name
+            scale = want.grad.abs().amax().clamp(min=1)
+            RENDERED_GRADIENTS.check(got.grad / scale, want.grad / scale)
 
 
 def test_a_front_wants_what_it_asked_for() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fields.kernels import native, ops, reference
 from fields.kernels.bits import pack_bits, set_bits, unpack_bits, visit_cells
 from fields.kernels.shapes import GridShape, MarchShape, MlpShape, grid_shape
+from fields.kernels.table_gradient import TableGradient
 
 
 def grid_case(dim: int, features: int, hashed: bool, finest: int = 40) -> Case:
@@ -350,7 +351,7 @@ def test_gathered_gradients_are_those_of_autograd(generator: torch.Generator) ->
     """In-place gathering with marks, then Adam on the marked blocks, against the plain gradient and the plain step."""
     shape = grid_shape(3, 4, 2, 4, 40, 2**9)
     table = torch.nn.Parameter(torch.randn(shape.entries, 2, generator=generator))
-    gathered = ops.TableGradient(table)
+    gathered = TableGradient(table)
     x = torch.rand(20, 3, generator=generator)
     d_out = torch.randn(20, shape.width, generator=generator)
     ops.grid_encode(x, table, shape).backward(d_out)
@@ -360,6 +361,11 @@ def test_gathered_gradients_are_those_of_autograd(generator: torch.Generator) ->
     ops.grid_encode(x, table, shape, gathered).backward(d_out)
     assert table.grad is None
     EXACT.check(gathered.gradient, plain)
+    known = ops.grid_encode(x, table.detach(), shape)
+    again = ops.grid_encode(x, table, shape, None, known)  # passed on, with the same gradient
+    EXACT.check(again.detach(), known)
+    (same,) = torch.autograd.grad(again, table, d_out)
+    EXACT.check(same, plain)
     blocks = (plain != 0).view(-1, 32).any(1)
     assert torch.equal(gathered.touched.bool() & blocks, blocks)
     assert not bool(gathered.touched.all())

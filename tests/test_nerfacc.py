@@ -253,7 +253,7 @@ def test_rays_that_meet_nothing_have_no_samples(kernels: Kernels, generator: tor
 class SoftBall(RadianceField):
     """Density that falls off from the middle of the cube, of a colour that changes with it."""
 
-    def latent(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def latent(self, x: Tensor, time: object = None, features: object = None) -> Tensor:
         return ((0.25 - (x - 0.5).norm(dim=1, keepdim=True)) * 30).clamp(max=2.5).expand(len(x), 16)
 
     def color(self, latent: Tensor, x: Tensor, directions: Tensor, index: object = None, time: object = None) -> Tensor:

@@ -143,7 +143,7 @@ class Fog(RadianceField):
 
     sigma = 3.0
 
-    def latent(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, time: object = None, features: object = None) -> torch.Tensor:
         return torch.full((len(x), 16), math.log(self.sigma))
 
     def color(
@@ -169,7 +169,7 @@ def test_fog_has_the_closed_form() -> None:
 class SoftBall(RadianceField):
     """Density that falls off from the middle of the cube: opaque within a radius of 0.2 of its edge."""
 
-    def latent(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, time: object = None, features: object = None) -> torch.Tensor:
         return ((0.2 - (x - 0.5).norm(dim=1, keepdim=True)) * 100 + 3).expand(len(x), 16)
 
     def color(

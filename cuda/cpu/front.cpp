@@ -41,7 +41,7 @@ Front::Front(const RayBatch& rays, const MarchRule& rule, int max_samples, float
 
 const Front::Round& Front::next() {
   int64_t n = static_cast<int64_t>(going_.size());
-  int quota = std::min(std::max(at_once_, first_ / 2), max_samples_ - first_);
+  int quota = std::min(std::max(at_once_, first_), max_samples_ - first_);
   ended_.assign(going_.size(), 0);
   int n_threads = threads_for(n, 256);
   std::vector<Round> parts(n_threads);

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from fields.encodings.configs import Dense, Hash, TcnnHash
 from fields.encodings.table import GridTable
+from fields.kernels import ops
 from fields.kernels.shapes import GridShape, grid_shape
 from scenes.errors import InputError
 
@@ -43,6 +46,11 @@ class GridEncoding(GridTable):
 
     def __init__(self, config: Hash | Dense, dim: int) -> None:
         super().__init__(shape_of(config, dim))
+
+    def forward(self, x: Float[Tensor, "N D"], known: Float[Tensor, "N LF"] | None = None) -> Float[Tensor, "N LF"]:
+        """Features of all levels at points of the unit cube. Where they are `known`, having been computed without
+        gradients, they are not computed again."""
+        return ops.grid_encode(x, self.table, self.shape, self.gathered, known)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Nearly zero, as in the paper: the network starts on a flat field."""

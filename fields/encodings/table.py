@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fields.kernels import ops
 from fields.kernels.shapes import GridShape
+from fields.kernels.table_gradient import TableGradient
 
 
 class GridTable(nn.Module):
@@ -20,7 +21,7 @@ class GridTable(nn.Module):
         self.shape = shape
         self.width = shape.width
         self.table = nn.Parameter(torch.empty(shape.entries, shape.features))
-        self.gathered: ops.TableGradient | None = None
+        self.gathered: TableGradient | None = None
         """Set by an optimiser that takes the table's gradient from there."""
         self.resampled = False
         """Set where values moved to other entries, to whom the optimiser's moments do not belong."""

@@ -21,7 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from fields.kernels import cuda, native, reference
 from fields.kernels.bits import unpack_bits
-from fields.kernels.shapes import ALIGNMENT, GridShape, MarchShape, MlpShape
+from fields.kernels.shapes import GridShape, MarchShape, MlpShape
+from fields.kernels.table_gradient import TableGradient
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "sine": 3, "sigmoid": 4, "exp": 5}
 
@@ -75,27 +76,14 @@ def _mlp_spec(shape: MlpShape, device_type: str) -> Any:
     return _core(device_type).MlpSpec(list(shape.dims), *kinds, shape.bias, shape.precision == "bfloat16")
 
 
-class TableGradient:
-    """Where the gradient of a big table is gathered in place, step after step, with marks of what was touched.
-
-    An optimiser that reads the marks does nothing for the rest of the table, and no step allocates a table anew.
-    """
-
-    def __init__(self, table: Float[Tensor, "E F"]) -> None:
-        self.gradient = torch.zeros_like(table, requires_grad=False)
-        self.touched = torch.zeros(len(table) // ALIGNMENT, dtype=torch.uint8, device=table.device)
-
-    def clear(self) -> None:
-        """Forget what was gathered."""
-        self.gradient.zero_()
-        self.touched.zero_()
-
-
 class _Grid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, shape: GridShape, into: TableGradient | None) -> Tensor:
-        out = x.new_empty(len(x), shape.width)
-        grid_spec(shape, x, table).forward(x, table.detach(), out)
+    def forward(
+        ctx: Any, x: Tensor, table: Tensor, shape: GridShape, into: TableGradient | None, known: Tensor | None
+    ) -> Tensor:
+        out = x.new_empty(len(x), shape.width) if known is None else known.detach()
+        if known is None:
+            grid_spec(shape, x, table).forward(x, table.detach(), out)
         ctx.save_for_backward(x, table)
         ctx.shape, ctx.into = shape, into
         return out
@@ -112,19 +100,24 @@ class _Grid(torch.autograd.Function):
             gathered = d_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
             touched = None
         grid_spec(ctx.shape, x).backward(x, table.detach(), d_out.contiguous(), gathered, touched, d_x)
-        return d_x, d_table, None, None
+        return d_x, d_table, None, None, None
 
 
 def grid_encode(
-    x: Float[Tensor, "N D"], table: Float[Tensor, "E F"], shape: GridShape, into: TableGradient | None = None
+    x: Float[Tensor, "N D"],
+    table: Float[Tensor, "E F"],
+    shape: GridShape,
+    into: TableGradient | None = None,
+    known: Float[Tensor, "N LF"] | None = None,
 ) -> Float[Tensor, "N LF"]:
     """Features of a multi-resolution grid at points of the unit cube.
 
-    With `into`, the gradient of the table is added there, and none reaches `table.grad`.
+    With `into`, the gradient of the table is added there, and none reaches `table.grad`. Features that are `known`,
+    having been computed without gradients, are not computed again.
     """
     if not is_native(x, table):
         return reference.grid_encode(x, table, shape)
-    return _Grid.apply(x.contiguous(), table, shape, into)
+    return _Grid.apply(x.contiguous(), table, shape, into, known)
 
 
 class _Mlp(torch.autograd.Function):

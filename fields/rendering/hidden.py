@@ -19,9 +19,9 @@ from fields.kernels import ops
 from fields.kernels.ops import RayBatch, Samples
 from fields.kernels.shapes import MarchShape
 
-AT_ONCE = 8
-"""First samples of a ray that are evaluated together. Later there are more of them: half as many as before, so that the
-few long rays take few rounds."""
+AT_ONCE = 16
+"""First samples of a ray that are evaluated together. Later there are more of them: as many as before, so that the few
+long rays take few rounds."""
 
 
 @runtime_checkable
@@ -76,7 +76,7 @@ class TorchFront:
 
     def next(self) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"]]:
         """Where to look now."""
-        step = torch.arange(max(AT_ONCE, self.first // 2), device=self.ray.device)
+        step = torch.arange(max(AT_ONCE, self.first), device=self.ray.device)
         place = self.begin[self.ray, None] + self.first + step  # [rays, samples of this round]
         self.there = self.first + step < self.count[self.ray, None]
         self.found = place[self.there]

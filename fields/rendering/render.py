@@ -121,19 +121,26 @@ def visible_latents(
     if is_fused(field) or field.march.marcher == "nerfacc":
         s = visible_samples(field, origins, directions, jitter)
         return s, field.latent(s.x, of_rays(field, time, s.ray))
-    differentiable = torch.is_grad_enabled()
+    # Networks behind a grid are small: once more on what is seen takes less than the way back through every round.
+    differentiable, encoding = torch.is_grad_enabled(), field.encoding
+    again = encoding if differentiable and field.dynamics is None and isinstance(encoding, GridEncoding) else None
+    features: list[Tensor] = []
     latents: list[Tensor] = []
 
     def sigma(x: Tensor, ray: Tensor) -> Tensor:
-        with torch.set_grad_enabled(differentiable):
-            latents.append(field.latent(x, of_rays(field, time, ray)))
+        with torch.set_grad_enabled(differentiable and again is None):
+            if again is not None:
+                features.append(again(x))
+            latents.append(field.latent(x, of_rays(field, time, ray), features[-1] if features else None))
         return reference.activate("exp", latents[-1][:, 0])
 
     rays = ops.RayBatch(origins, directions, jitter, field.occupancy.bits)
     s, row = follow(front_of(rays, march_shape(field), MIN_TRANSMITTANCE), sigma)
     if not latents:  # no ray meets anything
         return s, field.latent(s.x, of_rays(field, time, s.ray))
-    return s, torch.cat(latents).index_select(0, row)
+    if again is None:
+        return s, torch.cat(latents).index_select(0, row)
+    return s, field.latent(s.x, None, again(s.x, torch.cat(features).index_select(0, row)))
 
 
 def _finish(field: RadianceField, rays: Rays, seen: ops.Rendered) -> Rendering:

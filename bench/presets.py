@@ -140,9 +140,9 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
 """By kind of signal; each is a change of the preset."""
 
 
-def heads(density: NetworkConfig, color: NetworkConfig) -> Change:
-    """These two networks behind the preset's grid."""
-    return radiance(lambda f: replace(f, density=density, color=color))
+def heads(density: NetworkConfig, color: NetworkConfig, latent_dim: int = 16) -> Change:
+    """These two networks behind the preset's grid, and how many values the first hands on to the second."""
+    return radiance(lambda f: replace(f, density=density, color=color, latent_dim=latent_dim))
 
 
 def harmonic(degree: int) -> Change:
@@ -167,7 +167,7 @@ def small_grid(color: NetworkConfig) -> Change:
 
 
 PERCEPTRONS = heads(MLP(32, 2), MLP(32, 1))
-BUMPS = heads(KAN("rbf", 10, 1, 4), KAN("rbf", 9, 1, 4))
+BUMPS = heads(KAN("rbf", 8, 1, 5), KAN("rbf", 8, 1, 5), latent_dim=8)
 MODULATED = CAM(hidden_dim=64, hidden_layers=2, over=("direction",), resolution=(10, 5))
 ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
     "presets": SETTINGS,
@@ -176,8 +176,9 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
             "perceptrons 32 wide, 2 and 1 hidden layers": PERCEPTRONS,
             "perceptrons, twice the rate": quicker(2, PERCEPTRONS),
             "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
-            "RBF-KAN, 10 and 9 wide, 4 functions": BUMPS,
-            "RBF-KAN, 10 and 9 wide, 4 functions, twice the rate": quicker(2, BUMPS),
+            "RBF-KAN, 10 and 9 wide, 4 functions": heads(KAN("rbf", 10, 1, 4), KAN("rbf", 9, 1, 4)),
+            "RBF-KAN, 8 wide, 5 functions, 8 values between": BUMPS,
+            "RBF-KAN, 8 wide, 5 functions, 8 values between, twice the rate": quicker(2, BUMPS),
             "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
             "S-KAN, 9 and 8 wide": heads(SelectableKAN(9, 1), SelectableKAN(8, 1)),
             "S-KAN that chooses by layer": heads(

@@ -20,10 +20,19 @@ class At(NamedTuple):
 
     position: Float[Tensor, "N D"]
     """In the unit cube. A film's last coordinate is its time, from 0 to 1."""
-    direction: Float[Tensor, "N 3"] | None = None
-    """Unit vectors from the camera, in the world's axes; of radiance fields."""
+    directions: Float[Tensor, "R 3"] | None = None
+    """Unit vectors from the camera, in the world's axes, of samples or of rays; of radiance fields."""
     time: Float[Tensor, "N 1"] | None = None
     """In [0, 1]; of films and dynamic radiance fields."""
+    ray: Int[Tensor, " N"] | None = None
+    """Whose directions these are; None where each sample has its own."""
+
+    @property
+    def direction(self) -> Float[Tensor, "N 3"] | None:
+        """Of each sample."""
+        if self.directions is None or self.ray is None:
+            return self.directions
+        return self.directions.index_select(0, self.ray)
 
 
 class AtShape(NamedTuple):

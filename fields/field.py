@@ -200,7 +200,7 @@ class RadianceField(nn.Module):
         time: Float[Tensor, "N 1"] | None = None,
     ) -> Float[Tensor, "N 3"]:
         """Colour of each sample at x, seen along `directions[index]`."""
-        at = At(x, directions if index is None else directions.index_select(0, index), time)
+        at = At(x, directions, time, index)
         return self.color_network(latent, ops.harmonics(directions, self.harmonics_degree), index, at)
 
     def forward(

@@ -107,9 +107,9 @@ class CamPerceptron(nn.Module):
                 case "position":
                     found.append(at.position)
                 case "direction":
-                    if at.direction is None:
+                    if (direction := at.direction) is None:
                         raise InputError(_NO_DIRECTION)
-                    found.append(sphere(at.direction))
+                    found.append(sphere(direction))
                 case "time":
                     found.append(at.position[:, -1:] if at.time is None else at.time)
                 case _:

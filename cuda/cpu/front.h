@@ -10,7 +10,7 @@ namespace fieldfit {
 
 class Front {
  public:
-  // The first `at_once` samples of a ray are looked at together, later half as many as before. The occupancy must outlive this.
+  // The first `at_once` samples of a ray are looked at together, later as many as before. The occupancy must outlive this.
   Front(const RayBatch& rays, const MarchRule& rule, int max_samples, float most_depth, int at_once);
 
   // Samples to look at, those of a ray from near to far; none where no ray goes on.

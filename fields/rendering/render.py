@@ -117,7 +117,7 @@ def visible_latents(
     jitter: Float[Tensor, " N"] | None,
     time: Float[Tensor, " N"] | None = None,
 ) -> tuple[ops.Samples, Float[Tensor, "S Z"]]:
-    """Samples up to where a ray is opaque, and what both networks share there: it tells where, and is computed once."""
+    """Samples up to where a ray is opaque, and what both networks share there, which also tells where that is."""
     if is_fused(field) or field.march.marcher == "nerfacc":
         s = visible_samples(field, origins, directions, jitter)
         return s, field.latent(s.x, of_rays(field, time, s.ray))

@@ -167,7 +167,7 @@ def small_grid(color: NetworkConfig) -> Change:
 
 
 PERCEPTRONS = heads(MLP(32, 2), MLP(32, 1))
-BUMPS = heads(KAN("rbf", 8, 1, 5), KAN("rbf", 8, 1, 5), latent_dim=8)
+BUMPS = heads(KAN("rbf", 8, 1, 6), KAN("rbf", 8, 1, 6), latent_dim=8)
 MODULATED = CAM(hidden_dim=64, hidden_layers=2, over=("direction",), resolution=(10, 5))
 ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
     "presets": SETTINGS,
@@ -177,8 +177,8 @@ ABOUT: dict[str, dict[Kind, dict[str, Change]]] = {
             "perceptrons, twice the rate": quicker(2, PERCEPTRONS),
             "RBF-KAN, 6 and 5 wide": heads(KAN("rbf", 6, 1), KAN("rbf", 5, 1)),
             "RBF-KAN, 10 and 9 wide, 4 functions": heads(KAN("rbf", 10, 1, 4), KAN("rbf", 9, 1, 4)),
-            "RBF-KAN, 8 wide, 5 functions, 8 values between": BUMPS,
-            "RBF-KAN, 8 wide, 5 functions, 8 values between, twice the rate": quicker(2, BUMPS),
+            "RBF-KAN, 8 wide, 6 functions, 8 values between": BUMPS,
+            "RBF-KAN, 8 wide, 6 functions, 8 values between, twice the rate": quicker(2, BUMPS),
             "GR-KAN, 32 wide": heads(RationalKAN(32, 1), RationalKAN(32, 1)),
             "S-KAN, 9 and 8 wide": heads(SelectableKAN(9, 1), SelectableKAN(8, 1)),
             "S-KAN that chooses by layer": heads(

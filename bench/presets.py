@@ -140,7 +140,7 @@ SETTINGS: dict[Kind, dict[str, Change]] = {
 """By kind of signal; each is a change of the preset."""
 
 
-def heads(density: NetworkConfig, color: NetworkConfig, latent_dim: int = 16) -> Change:
+def heads(density: NetworkConfig, color: NetworkConfig, latent_dim: int = RadianceFieldConfig.latent_dim) -> Change:
     """These two networks behind the preset's grid, and how many values the first hands on to the second."""
     return radiance(lambda f: replace(f, density=density, color=color, latent_dim=latent_dim))
 

@@ -11,9 +11,11 @@ FF_LANE float log_(float x) { return logf(x); }
 FF_LANE float sin_pi(float x) { return sinpif(x); }
 FF_LANE float cos_pi(float x) { return cospif(x); }
 #else
-// exp(r) of |r| <= ln(2)/2 by a polynomial of degree 7.
+// exp(x - n ln(2)), where that lies within ln(2)/2 of 0, by a polynomial of degree 7.
 template <class F>
-FF_LANE F exp_remainder(F r) {
+FF_LANE F exp_remainder(F x, F n) {
+  F r = fma(n, splat<F>(-0.693359375f), x);
+  r = fma(n, splat<F>(2.12194440e-4f), r);
   F p = splat<F>(1.9875691500e-4f);
   p = fma(p, r, splat<F>(1.3981999507e-3f));
   p = fma(p, r, splat<F>(8.3334519073e-3f));
@@ -22,23 +24,19 @@ FF_LANE F exp_remainder(F r) {
   p = fma(p, r, splat<F>(5.0000001201e-1f));
   return fma(p, r * r, r + 1.0f);
 }
-// exp(x) = 2^n exp(r); saturates outside [-87, 88] instead of overflowing.
+// exp(x) = 2^n exp(x - n ln(2)); saturates outside [-87, 88] instead of overflowing.
 template <class F>
 FF_LANE F exp_(F x) {
   x = minimum(maximum(x, splat<F>(-87.0f)), splat<F>(88.0f));
   F n = floor_(fma(x, splat<F>(1.44269504088896341f), splat<F>(0.5f)));
-  F r = fma(n, splat<F>(-0.693359375f), x);
-  r = fma(n, splat<F>(2.12194440e-4f), r);
-  return exp_remainder(r) * bits_to_float((to_int(n) + 127) << 23);
+  return exp_remainder(x, n) * bits_to_float((to_int(n) + 127) << 23);
 }
-// The same of |x| <= 86.5, where 2^n goes into the exponent of exp(r) as it is; for inner loops.
+// The same of |x| <= 86.5, where n can be added to the remainder's exponent as it is; for inner loops.
 template <class F>
 FF_LANE F exp_within(F x) {
   F whole = splat<F>(12582912.0f);  // 1.5 * 2^23: adding it rounds, and leaves n in the lowest bits
   F t = fma(x, splat<F>(1.44269504088896341f), whole), n = t - whole;
-  F r = fma(n, splat<F>(-0.693359375f), x);
-  r = fma(n, splat<F>(2.12194440e-4f), r);
-  return bits_to_float(float_to_bits(exp_remainder(r)) + (float_to_bits(t) << 23));
+  return bits_to_float(float_to_bits(exp_remainder(x, n)) + (float_to_bits(t) << 23));
 }
 // log(x) of a positive normal number: x = 2^n m with m in [0.7, 1.4), and a polynomial of m - 1 (Cephes' logf).
 template <class F>

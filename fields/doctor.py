@@ -124,7 +124,7 @@ def _kernels() -> Finding:
     if forced:
         advice = f"FIELDFIT_ISA={forced} chose it: unset it for the fastest"
     elif better := native.not_built():
-        advice = f"this processor runs {better} too, which was not built: `pip install --force-reinstall .` here"
+        advice = f"this processor runs {better} too, which was not built: `pip install --force-reinstall --no-deps .`"
     return Finding("CPU kernels", isa, advice)
 
 

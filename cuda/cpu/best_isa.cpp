@@ -1,13 +1,12 @@
-// Prints the most capable of the instruction sets that this machine runs; CMake asks when it is not told what to build for.
+// Prints the last of the instruction sets given that this machine runs; CMake asks when it is not told what to build for.
 #include <cstdio>
 
 #include "processor.h"
 
-int main() {
-  for (const char* isa : {"amx", "avx512bf16", "avx512", "avx2", "baseline"}) {
-    if (fieldfit::processor_runs(isa)) {
-      std::fputs(isa, stdout);
-      return 0;
-    }
+int main(int n, char** isas) {
+  const char* best = "";
+  for (int i = 1; i < n; ++i) {
+    if (fieldfit::processor_runs(isas[i])) best = isas[i];
   }
+  std::fputs(best, stdout);
 }

@@ -51,7 +51,7 @@ struct Packed {
   int chunk_inputs(int i) const { return std::min(inputs, layer.n_in - i); }
 };
 
-// body(basis, terms of an input), both known to the compiler for up to `N` bumps with a SiLU, which takes half the time.
+// body(basis, terms of an input), both known to the compiler for up to `N` bumps with a SiLU, so that it unrolls them.
 template <int N = kBumps, class Body>
 FF_LANE void with_basis(const BasisLayer& l, Body body) {
   if constexpr (N == 0) {
@@ -167,19 +167,17 @@ void basis_layer_backward(const BasisLayer& l, const float* d_out, float* d_x, f
     Tile tile(packed);
     sums[thread] = Aligned(sizeof(float) * size);
     float* sum = reinterpret_cast<float*>(sums[thread].data());
-    Aligned padded_rows(sizeof(float) * kPoints * columns);
-    float* padding = reinterpret_cast<float*>(padded_rows.data());
-    const float* d_rows = padding;
+    Aligned rows(sizeof(float) * kPoints * columns);
+    float* padded_rows = reinterpret_cast<float*>(rows.data());
     Range mine = share(l.n, thread, omp_get_num_threads(), kPoints);
     for (int64_t at = mine.begin; at < mine.end; at += kPoints) {
       int n = static_cast<int>(std::min<int64_t>(kPoints, mine.end - at));
       const float* d = d_out + at * l.n_out;
       rows_to_columns(l.x + at * l.n_in, l.n_in, n, tile.x, kPoints);
       rows_to_columns(d, l.n_out, n, tile.out, kPoints);
-      if (l.n_out == columns) {
-        d_rows = d;
-      } else {
-        for (int r = 0; r < n; ++r) memcpy(padding + r * columns, d + static_cast<int64_t>(r) * l.n_out, sizeof(float) * l.n_out);
+      const float* d_rows = l.n_out == columns ? d : padded_rows;
+      if (d_rows != d) {
+        for (int r = 0; r < n; ++r) memcpy(padded_rows + r * columns, d + static_cast<int64_t>(r) * l.n_out, sizeof(float) * l.n_out);
       }
       add_rows(d_rows, columns, n, columns, sum + of_weights);
       for (int i = 0; i < l.n_in; i += packed.inputs) {

@@ -86,11 +86,11 @@ inline void product(const Product& p, int rows, int columns) {
 
 // The same with few long rows, added to c: `rows` is a multiple of 4.
 inline void product_add(const Product& p, int rows, int columns) {
-  int j = product_columns<4, kVectors, Start::kAdd, End::kStore>(p, rows, columns, 0), most = rows / 8 * 8;
-  if (kVectors == 4 && most == rows) j = product_columns<8, 2, Start::kAdd, End::kStore>(p, rows, columns, j);
-  product_columns<8, 1, Start::kAdd, End::kStore>(p, most, columns, j);
-  if (most == rows) return;
-  for (; j < columns; j += kLanes) product_block<4, 1, Start::kAdd, End::kStore>(p, most, j);
+  int j = product_columns<4, kVectors, Start::kAdd, End::kStore>(p, rows, columns, 0), eights = rows / 8 * 8;
+  if (kVectors == 4 && eights == rows) j = product_columns<8, 2, Start::kAdd, End::kStore>(p, rows, columns, j);
+  product_columns<8, 1, Start::kAdd, End::kStore>(p, eights, columns, j);
+  if (eights == rows) return;
+  for (; j < columns; j += kLanes) product_block<4, 1, Start::kAdd, End::kStore>(p, eights, j);
 }
 
 // sum[columns] += all rows of a, `stride` apart; columns is a multiple of kLanes.

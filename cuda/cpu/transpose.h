@@ -33,9 +33,10 @@ FF_LANE void transpose(__m512i* r) {
     r[12 + i] = _mm512_shuffle_i32x4(high01, high23, 0xdd);
   }
 }
-#elif defined(__AVX2__)
-// 8 x 8 values; rows lie `from_step` and `to_step` apart.
-FF_LANE void transpose(const float* from, int64_t from_step, float* to, int64_t to_step) {
+#else
+#if defined(__AVX2__)
+// 8 x 8 of the values below; rows lie `from_step` and `to_step` apart.
+FF_LANE void transpose_block(const float* from, int64_t from_step, float* to, int64_t to_step) {
   __m256 r[8], t[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // halves of rows i and 4 + i, so that the rest stays within halves
@@ -55,21 +56,24 @@ FF_LANE void transpose(const float* from, int64_t from_step, float* to, int64_t 
     _mm256_storeu_ps(to + (h + 3) * to_step, _mm256_unpackhi_ps(t[h + 1], t[h + 3]));
   }
 }
+#endif
 
-// [rows, columns]: the last blocks of each way begin within those before.
+// to[c, r] = from[r, c]; rows lie `from_step` and `to_step` apart.
 inline void transpose(const float* from, int64_t from_step, int rows, int columns, float* to, int64_t to_step) {
-  if (rows < 8 || columns < 8) {
-    for (int r = 0; r < rows; ++r) {
-      for (int c = 0; c < columns; ++c) to[c * to_step + r] = from[r * from_step + c];
+#if defined(__AVX2__)
+  if (rows >= 8 && columns >= 8) {
+    for (int r = 0; r < rows; r += 8) {
+      int64_t row = std::min(r, rows - 8);  // the last blocks of each way begin within those before
+      for (int c = 0; c < columns; c += 8) {
+        int64_t column = std::min(c, columns - 8);
+        transpose_block(from + row * from_step + column, from_step, to + column * to_step + row, to_step);
+      }
     }
     return;
   }
-  for (int r = 0; r < rows; r += 8) {
-    int64_t row = std::min(r, rows - 8);
-    for (int c = 0; c < columns; c += 8) {
-      int64_t column = std::min(c, columns - 8);
-      transpose(from + row * from_step + column, from_step, to + column * to_step + row, to_step);
-    }
+#endif
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) to[c * to_step + r] = from[r * from_step + c];
   }
 }
 #endif
@@ -94,13 +98,7 @@ inline void rows_to_columns(const float* from, int width, int n, float* to, int 
     }
   }
 #else
-#if defined(__AVX2__)
   transpose(from, width, n, width, to, points);
-#else
-  for (int r = 0; r < n; ++r) {
-    for (int c = 0; c < width; ++c) to[c * points + r] = from[static_cast<int64_t>(r) * width + c];
-  }
-#endif
   if (n == points) return;
   for (int c = 0; c < width; ++c) std::fill(to + c * points + n, to + (c + 1) * points, 0.0f);
 #endif
@@ -123,12 +121,8 @@ inline void columns_to_rows(const float* from, int points, int width, int n, flo
       }
     }
   }
-#elif defined(__AVX2__)
-  transpose(from, points, width, n, to, width);
 #else
-  for (int r = 0; r < n; ++r) {
-    for (int c = 0; c < width; ++c) to[static_cast<int64_t>(r) * width + c] = from[c * points + r];
-  }
+  transpose(from, points, width, n, to, width);
 #endif
 }
 

@@ -33,10 +33,7 @@ def _module(name: str) -> ModuleType | None:
 
 
 def available() -> list[str]:
-    """Instruction sets that were built and that this processor runs, best first.
-
-    The baseline is asked what the processor runs: a module for more must not even be loaded where it is missing.
-    """
+    """Instruction sets that were built and that this processor runs, best first."""
     return [name for name in _runnable() if _module(name) is not None]
 
 
@@ -47,6 +44,7 @@ def not_built() -> str | None:
 
 
 def _runnable() -> list[str]:
+    """What the baseline says that the processor runs: a module for more must not even be loaded where it is missing."""
     _load_openmp()
     baseline = _module("baseline")
     return [] if baseline is None else [name for name in NAMES if baseline.processor_runs(name)]

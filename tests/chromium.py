@@ -25,7 +25,7 @@ SECONDS = 60.0
 """Of waiting for what has to come; only a failure takes so long."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
-LARGE, SMALL = (1280, 720), (720, 450)
+LARGE, SMALL = (1280, 720), (640, 380)
 """Windows; in the small one everything is made sooner."""
 COMPLETE = re.compile(r"\d+ x \d+ in [0-9.]+ s|.*: full resolution")
 """What the line of text says when nothing finer follows."""

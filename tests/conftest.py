@@ -29,6 +29,33 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST_FIRST = [
+    f"test_{name}.py"
+    for name in (
+        "matrix",
+        "viewer_browser",
+        "cuda_shim",
+        "viewer_kinds",
+        "cuda_barriers",
+        "viewer_controls",
+        "cuda_fitting",
+        "cuda_compiles",
+        "codec_films",
+        "cli",
+        "codec_files",
+        "cuda_layers",
+        "codec_network",
+    )
+]
+"""Files that take a minute or more; what begins last should be short, or one process waits for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which files are given to processes."""
+    rank = {name: i for i, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """Every machine that runs the tests sums in the same order; a test may choose another count for itself."""

@@ -61,22 +61,23 @@ def test_pairs_are_of_known_parts() -> None:
 @pytest.mark.parametrize(
     ("arguments", "encoding", "network"),
     [
-        (("--network", "mfn"), Coordinates, MFN),
-        (("--field", "mfn"), Coordinates, MFN),
-        (("--field", "siren"), Coordinates, MLP),
-        (("--encoding", "hash", "--network", "bottleneck"), None, Bottleneck),
-        (("--encoding", "frequency", "--network", "glu"), None, GLU),
+        (("a.png", "--network", "mfn"), Coordinates, MFN),
+        (("a.png", "--field", "mfn"), Coordinates, MFN),
+        (("a.obj", "--field", "siren"), Coordinates, MLP),
+        (("a.obj", "--encoding", "hash", "--network", "bottleneck"), None, Bottleneck),
+        (("a.png", "--encoding", "frequency", "--network", "glu"), None, GLU),
     ],
 )
 def test_fit_takes_the_names(
     fieldfit: Program, tmp_path: Path, arguments: tuple[str, ...], encoding: type | None, network: type
 ) -> None:
-    for data in (write_image(tmp_path / "a.png"), write_tetrahedron(tmp_path / "b.obj")):
-        done = fieldfit(tmp_path, "fit", data, *arguments, *STEPS)
-        assert done.code == 0, done.stderr
-        field = Run.open(tmp_path / "runs" / data.stem).config.field
-        assert encoding is None or isinstance(field.encoding, encoding)
-        assert isinstance(vars(field)["network"], network)
+    write_image(tmp_path / "a.png")
+    write_tetrahedron(tmp_path / "a.obj")
+    done = fieldfit(tmp_path, "fit", *arguments, *STEPS)
+    assert done.code == 0, done.stderr
+    field = Run.open(tmp_path / "runs" / "a").config.field
+    assert encoding is None or isinstance(field.encoding, encoding)
+    assert isinstance(vars(field)["network"], network)
 
 
 def test_a_published_pair_leaves_no_choice_of_parts(fieldfit: Program, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_every_pair_on_every_signal(
     assert isinstance(config, Config)
     if isinstance(config.field, RadianceFieldConfig):
         assert isinstance(config.field.dynamics, SpaceTime) == (signal == "moving")
-    steps = FitConfig(steps=40, batch=128 if scene.kind == "capture" else 256, optimiser=RATES)
+    n = 40 if network == "s-kan" else 20  # which chooses on the way
+    steps = FitConfig(steps=n, batch=128 if scene.kind == "capture" else 256, optimiser=RATES)
     field = build(config.field, scene.describe())
     check_gradients(field, WAVES_OF_WAVES if network == "kan-fourier" else DERIVED)
     before = known_loss(field, scene)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from program import Program
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*[a-z0-9]")
@@ -37,13 +37,17 @@ def files(markdown: str) -> list[str]:
     return [path.partition("#")[0] for path in linked + named if not re.match(r"[a-z]+:|#", path)]
 
 
-@functools.cache
-def help_of(subcommand: str) -> str:
-    program = [sys.executable, "-c", "from fields.cli import main; main()"]
-    arguments = [subcommand, "--help"] if subcommand else ["--help"]
-    done = subprocess.run([*program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"the README names `fieldfit {subcommand}`: {done.stderr or done.stdout}"
-    return done.stdout
+@pytest.fixture(scope="module")
+def help_of() -> Iterator[Callable[[str], str]]:
+    with Program() as program:
+
+        @functools.cache
+        def told(subcommand: str) -> str:
+            done = program(ROOT, *([subcommand] if subcommand else []), "--help")
+            assert done.code == 0, f"the README names `fieldfit {subcommand}`: {done.stderr or done.stdout}"
+            return done.stdout
+
+        yield told
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def readme() -> str:
     return (ROOT / "README.md").read_text()
 
 
-def test_every_command_and_option_is_known(readme):
+def test_every_command_and_option_is_known(readme, help_of):
     named = commands(readme)
     assert {"fit", "eval", "render", "export", "info", "doctor"} <= {subcommand for subcommand, _ in named}
     unknown = [
@@ -63,7 +67,7 @@ def test_every_command_and_option_is_known(readme):
     assert unknown == []
 
 
-def test_every_command_answers_help(readme):
+def test_every_command_answers_help(readme, help_of):
     for subcommand in sorted({subcommand for subcommand, _ in commands(readme)}):
         assert "--help" in help_of(subcommand)
 

@@ -22,7 +22,7 @@ from scenes.demo import write_demo, write_demo_mesh
 from viewer.live.window import Window
 from viewer.serving import Door
 
-TINY = (680, 340)
+TINY = (600, 300)
 """Of a window, for what takes long."""
 
 

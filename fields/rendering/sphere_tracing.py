@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from scenes.box import Box
@@ -53,7 +53,7 @@ class Hits:
     normal: Float[Tensor, "N 3"]
     """Outward, unit length; zero for a miss."""
     position: Float[Tensor, "N 3"]
-    """In the unit cube; for a miss, where the ray leaves the box or was given up."""
+    """In the unit cube; for a miss, where the ray leaves the box."""
 
 
 @torch.no_grad()
@@ -68,27 +68,49 @@ def trace(distance: Distance, rays: Rays, box: Box, config: TraceConfig | None =
     if crop is not None:
         begin, end = _inside(origins, directions, box, crop)
         t, t_end = torch.maximum(t, begin), torch.minimum(t_end, end)
-    hit = torch.zeros_like(t, dtype=torch.bool)
-    active = (t <= t_end).nonzero()[:, 0]
-    last_t, last_d = t.clone(), torch.full_like(t, math.inf)
-    for _ in range(config.max_steps):
-        if len(active) == 0:
-            break
-        d = evaluate(distance, origins[active] + t[active, None] * directions[active], config.chunk)
-        met = d <= config.tolerance
-        found = active[met]
-        hit[found] = True
-        bracket = (last_t[found], t[found], last_d[found], d[met])
-        t[found] = _refined(distance, origins[found], directions[found], bracket, config)
-        active, d = active[~met], d[~met]
-        last_t[active], last_d[active] = t[active], d
-        t[active] += (config.step_factor * d).clamp(min=config.tolerance)
-        active = active[t[active] <= t_end[active]]
+    met, brackets = _march(distance, origins, directions, t, t_end, config)
+    t = t_end.clamp(min=0)
+    t[met] = _refined(distance, origins[met], directions[met], brackets, config)
     t = torch.minimum(t, t_end.clamp(min=0))
+    hit = torch.zeros_like(t, dtype=torch.bool)
+    hit[met] = True
     position = origins + t[:, None] * directions
     normal = torch.zeros_like(position)
     normal[hit] = normals(distance, position[hit], config)
     return Hits(hit, torch.where(hit, t * box.side, math.inf), normal, position)
+
+
+def _march(
+    distance: Distance,
+    origins: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+    t: Float[Tensor, " N"],
+    t_end: Float[Tensor, " N"],
+    config: TraceConfig,
+) -> tuple[Int[Tensor, " M"], Float[Tensor, "M 4"]]:
+    """Which rays meet something, and between which two samples: (t0, t1, d0, d1) of each, nothing known of d0 where it
+    is infinite."""
+    index = (t <= t_end).nonzero()[:, 0]
+    state = torch.stack([t, t, torch.full_like(t, math.inf), t_end], 1)  # t, where it was before, d there, the end
+    going = torch.cat([origins, directions, state], 1)[index]
+    met, brackets = [index[:0]], [state[:0]]
+    for _ in range(config.max_steps):
+        if len(index) == 0:
+            break
+        t = going[:, 6]
+        d = evaluate(distance, torch.addcmul(going[:, :3], going[:, 6:7], going[:, 3:6]), config.chunk)
+        found = d <= config.tolerance
+        at = found.nonzero()[:, 0]
+        if len(at):
+            met.append(index[at])
+            brackets.append(torch.stack([going[at, 7], t[at], going[at, 8], d[at]], 1))
+        after = t + (config.step_factor * d).clamp(min=config.tolerance)
+        going[:, 7], going[:, 8] = t, d
+        going[:, 6] = after
+        on = (~found & (after <= going[:, 9])).nonzero()[:, 0]
+        if len(on) < len(index):
+            index, going = index[on], going[on]
+    return torch.cat(met), torch.cat(brackets)
 
 
 def evaluate(distance: Distance, x: Float[Tensor, "N 3"], chunk: int) -> Float[Tensor, " N"]:
@@ -129,11 +151,11 @@ def _refined(
     distance: Distance,
     origins: Float[Tensor, "N 3"],
     directions: Float[Tensor, "N 3"],
-    bracket: tuple[Tensor, Tensor, Tensor, Tensor],
+    brackets: Float[Tensor, "N 4"],
     config: TraceConfig,
 ) -> Float[Tensor, " N"]:
     """The zero between two samples (t0, t1, d0, d1): bisected where the sign changed, else extrapolated a little."""
-    t0, t1, d0, d1 = bracket
+    t0, t1, d0, d1 = brackets.unbind(1)
     slope = ((d0 - d1) / (t1 - t0)).clamp(min=0.25)  # of a grazing ray next to nothing: do not run far
     result = torch.where(torch.isfinite(d0), t1 + d1.clamp(min=0) / slope.clamp(max=1e6), t1)
     crossed = ((d1 < 0) & torch.isfinite(d0)).nonzero()[:, 0]

@@ -14,7 +14,7 @@ from viewer.live.subject import Look, Seen, Subject
 
 SLICE_SECONDS = 0.02
 """What is computed before somebody else may have a turn."""
-LONG_SECONDS, ENOUGH = 0.1, 1 << 13
+LONG_SECONDS, ENOUGH = 0.2, 1 << 14
 """What a part of fewer rays than that may take: where a call costs much however few they are, small parts take ages."""
 COARSE_SECONDS = 0.05
 """What the first picture of a series may take."""

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from fields.contracts import At, AtShape
 from fields.encodings import RandomFourier, build_encoding
 from fields.field import initialise
+from fields.kernels.reference import mlp_layers
 from fields.networks import CAM, build_network
+from fields.networks.cam import CamPerceptron
 from fields.optim import Adam, OptimiserConfig
 from scenes.picture import read_picture
 
@@ -47,6 +49,9 @@ class Fits:
     seed: int
     norm_alone: bool
     """Whether the normalised network without modulation takes part."""
+    torch_init: bool
+    """Whether weights and biases begin as those of torch's linear layers, as in the published code: the weights of
+    hidden layers are smaller by the root of six then."""
 
 
 class Backbone(nn.Module):
@@ -110,6 +115,8 @@ def fit(config: CAM, image: Tensor, fitted: Tensor, fits: Fits) -> dict[str, flo
     inputs, targets = x[fitted], image[fitted]
     field = Backbone(config)
     initialise(field, fits.seed)
+    if fits.torch_init:
+        begin_like_torch(field.network, torch.Generator().manual_seed(fits.seed))
     optimiser, generator = Adam(field, OPTIMISER), torch.Generator().manual_seed(fits.seed + 1)
     for step in range(fits.steps):
         if fits.batch:
@@ -120,6 +127,16 @@ def fit(config: CAM, image: Tensor, fitted: Tensor, fits: Fits) -> dict[str, flo
         optimiser.step(0.1 ** ((2 * step >= fits.steps) + (4 * step >= 3 * fits.steps)))
     found = {"fitted": psnr(field, inputs, targets)}
     return found if bool(fitted.all()) else found | {"held out": psnr(field, x[~fitted], image[~fitted])}
+
+
+@torch.no_grad()
+def begin_like_torch(network: nn.Module, generator: torch.Generator) -> None:
+    """Uniform up to the inverse root of a layer's inputs, biases too."""
+    assert isinstance(network, CamPerceptron)
+    for weight, bias in mlp_layers(network.params, network.shape.mlp):
+        assert bias is not None
+        for values in (weight, bias):
+            values.uniform_(-(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5, generator=generator)
 
 
 @torch.no_grad()

@@ -97,8 +97,26 @@ def preset(scene: Scene, *, encoding: EncodingName | None = None, network: Netwo
             return config
 
 
-def pair_of(name: FieldName) -> tuple[EncodingName | None, NetworkName | None]:
-    """The encoding and the network that a published architecture consists of; None where it is the preset's own."""
+def preset_of(scene: Scene, name: FieldName) -> Config:
+    """The configuration of a published architecture for a scene. Raises InputError as `preset`."""
+    encoding, network = pair_of(name, scene.kind)
+    config = preset(scene, encoding=encoding, network=network)
+    match config.field:
+        case SignalFieldConfig(Hash() as tables) if name == "cam" and scene.kind == "video":
+            fewer = replace(tables, log2_table_size=max(tables.log2_table_size - FEWER_ENTRIES, 12))
+            return replace(config, field=replace(config.field, encoding=fewer))
+        case _:
+            return config
+
+
+FEWER_ENTRIES = 5
+"""Powers of two by which tables of a modulated film are smaller: what tables do not tell of a frame, time tells, and
+modulation is worth the more the smaller they are."""
+
+
+def pair_of(name: FieldName, kind: str | None = None) -> tuple[EncodingName | None, NetworkName | None]:
+    """The encoding and the network that a published architecture consists of, for a kind of signal; None where it is
+    the preset's own."""
     match name:
         case "ngp":
             return None, None
@@ -107,7 +125,7 @@ def pair_of(name: FieldName) -> tuple[EncodingName | None, NetworkName | None]:
         case "mfn":
             return "coordinates", "mfn"
         case "cam":
-            return "frequency", "cam"
+            return ("hash" if kind == "video" else "frequency"), "cam"  # of a film, frequencies take far longer
         case "rbf":
             return "hash", "rbf"
         case "kan":
@@ -254,8 +272,8 @@ def _added_planes(finest: int) -> TriPlane:
 
 
 def over_frames(network: CAM, n_frames: float) -> CAM:
-    """A film's modulation: over time, each channel on its own, four frames from one vertex to the next."""
-    return replace(network, over=("time",), resolution=(max(int(n_frames) // 4, 5),), channels="each")
+    """A film's modulation: over time, each channel on its own, with a vertex for each frame."""
+    return replace(network, over=("time",), resolution=(max(int(n_frames), 5),), channels="each")
 
 
 def dif_preset(finest: int, dim: int) -> DiF:

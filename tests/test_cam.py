@@ -12,13 +12,14 @@ import pytest
 import torch
 from kernel_table import COUNTS, Case, run_both, run_table_forced
 from program import Program, assert_one_line
+from tiny_clips import disc, write_lossless
 from tiny_runs import write_image
 from tolerances import EXACT, FINITE_DIFFERENCES, GRADIENTS, SECOND_GRADIENTS, VALUES
 from torch import Tensor
 from waves import DESCRIBED, Waves
 
 from fields.contracts import At, AtShape
-from fields.encodings import Frequency
+from fields.encodings import Frequency, Hash
 from fields.field import Field, RadianceField, RadianceFieldConfig, SignalFieldConfig, build, initialise
 from fields.fitting import FitConfig, fit
 from fields.kernels import cam, native, reference_cam
@@ -381,3 +382,17 @@ def test_the_program_fits_with_it(fieldfit: Program, tmp_path: Path) -> None:
     assert fieldfit(tmp_path, "eval", tmp_path / "runs" / "stripes").code == 0
     refused = fieldfit(tmp_path, "fit", picture, *options, "--field.network.norm", "ray")
     assert_one_line(refused, 1, "rays are packed")
+
+
+def test_a_modulated_film_has_small_tables(fieldfit: Program, tmp_path: Path) -> None:
+    """What `--field cam` names for films is a grid of fewer entries than that of `--network cam`."""
+    film = write_lossless(tmp_path / "disc.mkv", disc(4, 48, 64))
+    sizes: list[int] = []
+    for name, how in (("small", ("--field", "cam")), ("large", ("--network", "cam"))):
+        done = fieldfit(tmp_path, "fit", film, *how, "--steps", "2", "--fit.batch", "256", "--out", name)
+        assert done.code == 0, done.stderr
+        match Run.open(tmp_path / name).config.field:
+            case SignalFieldConfig(Hash() as tables, CAM(over=("time",), channels="each")):
+                sizes.append(tables.log2_table_size)
+    small, large = sizes
+    assert small < large

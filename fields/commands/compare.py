@@ -28,7 +28,7 @@ from fields.commands.job import data_path, run_name
 from fields.configuration import suggestion
 from fields.field import build, gpu_only
 from fields.files import read_json, version, write_json
-from fields.presets import EncodingName, FieldName, NetworkName, pair_of, preset
+from fields.presets import EncodingName, FieldName, NetworkName, preset, preset_of
 from fields.probe import probe
 from fields.run import Data, Run
 from fields.sizing import with_parameters
@@ -70,13 +70,13 @@ def run(argv: Sequence[str]) -> int:
     for flag, value in (("--minutes", options.minutes), ("--params", options.params)):
         if value is not None and not value > 0:
             raise UsageError(f"{flag}: expected a number above 0, got {value}")
-    pairs = {name: parts_of(name) for name in _names(options.fields)}
+    named: dict[str, Parts] = {name: parts_of(name) for name in _names(options.fields)}
     device = choose_device(options.device)
     folder = options.out or Path("runs") / f"{run_name(options.path)}-comparison"
     _refuse_taken(folder)
     data = data_path(options.path)
     scene = load(data, options=options.load)
-    contenders = [_contender(name, pair, scene, options) for name, pair in pairs.items()]
+    contenders = [_contender(name, parts, scene, options) for name, parts in named.items()]
     for contender in contenders:
         libraries = gpu_only(contender.config.field)
         if libraries and device.type != "cuda":
@@ -102,18 +102,22 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def parts_of(name: str) -> tuple[EncodingName | None, NetworkName | None]:
-    """The two parts of ENCODING+NETWORK, or of a published pair. Raises UsageError."""
+Parts = FieldName | tuple[EncodingName | None, NetworkName | None]
+
+
+def parts_of(name: str) -> Parts:
+    """The two parts of ENCODING+NETWORK, or the published pair of that name. Raises UsageError."""
     encoding, plus, network = name.partition("+")
     if plus:
         return one_of(EncodingName, encoding, f"--fields {name}:"), one_of(NetworkName, network, f"--fields {name}:")
-    known = get_args(FieldName)
-    if name not in known:
-        raise UsageError(
-            f"--fields {name}: expected ENCODING+NETWORK or one of {', '.join(known)}{suggestion(name, known)}; "
-            "`fieldfit fields` lists all"
-        )
-    return pair_of(one_of(FieldName, name, "--fields"))
+    known: tuple[FieldName, ...] = get_args(FieldName)
+    for one in known:
+        if one == name:
+            return one
+    raise UsageError(
+        f"--fields {name}: expected ENCODING+NETWORK or one of {', '.join(known)}{suggestion(name, known)}; "
+        "`fieldfit fields` lists all"
+    )
 
 
 def text_table(found: Sequence[Outcome]) -> str:
@@ -139,12 +143,13 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _contender(
-    name: str, pair: tuple[EncodingName | None, NetworkName | None], scene: Scene, options: CompareOptions
-) -> Contender:
-    """Raises InputError when the pair is impossible for this signal, or in this size."""
+def _contender(name: str, parts: Parts, scene: Scene, options: CompareOptions) -> Contender:
+    """Raises InputError when the parts are impossible for this signal, or in this size."""
     try:
-        config = preset(scene, encoding=pair[0], network=pair[1])
+        if isinstance(parts, str):
+            config = preset_of(scene, parts)
+        else:
+            config = preset(scene, encoding=parts[0], network=parts[1])
         if options.params is not None:
             config = replace(config, field=with_parameters(config.field, scene.describe(), options.params))
         build(config.field, scene.describe())  # which may refuse, and is better asked before anything is written

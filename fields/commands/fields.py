@@ -82,8 +82,11 @@ def described(config: Any) -> str:
 
 def pair(name: FieldName) -> str:
     """What a published field consists of."""
-    encoding, network = pair_of(name)
-    return f"{encoding or 'the preset'} + {network}" if encoding or network else "the preset of each kind of signal"
+    usual, of_films = (
+        f"{encoding or 'the preset'} + {network}" if encoding or network else "the preset of each kind of signal"
+        for encoding, network in (pair_of(name), pair_of(name, "video"))
+    )
+    return usual if of_films == usual else f"{usual}; of a film, {of_films}"
 
 
 def _good_for(name: str) -> str:

@@ -18,7 +18,7 @@ from fields.commands.device import DeviceName, choose_device
 from fields.commands.view import ServeOptions
 from fields.doctor import cache_folder
 from fields.field import Field, RadianceField, build, gpu_only, initialise
-from fields.presets import Config, DynamicsName, EncodingName, FieldName, NetworkName, pair_of, preset, with_dynamics
+from fields.presets import Config, DynamicsName, EncodingName, FieldName, NetworkName, preset, preset_of, with_dynamics
 from fields.run import Checkpoint, Data, Run
 from scenes import load
 from scenes.errors import InputError
@@ -85,13 +85,13 @@ class Job:
 
 def start(options: FitOptions, overrides: Sequence[str]) -> Job:
     """A new run. Nothing is written before all that can be wrong was looked at. Raises InputError and UsageError."""
-    encoding, network = _pair(options)
+    encoding, network, named = _names(options)
     dynamics = one_of(DynamicsName, options.dynamics, "--dynamics")
     if options.out is not None:
         Run.refuse_taken(options.out)
     data = data_path(options.path)
     scene = load(data, options=options.load)
-    config = preset(scene, encoding=encoding, network=network)
+    config = preset_of(scene, named) if named else preset(scene, encoding=encoding, network=network)
     config = config if dynamics is None else with_dynamics(config, dynamics)
     config = replace(config, fit=replace(config.fit, seed=options.load.seed))
     if options.path in DEMO_MINUTES:
@@ -133,16 +133,14 @@ def resume(options: FitOptions, overrides: Sequence[str]) -> Job:
     return Job(opened, scene, built, checkpoint, is_new=False)
 
 
-def _pair(options: FitOptions) -> tuple[EncodingName | None, NetworkName | None]:
-    """What the command line names. Raises UsageError."""
+def _names(options: FitOptions) -> tuple[EncodingName | None, NetworkName | None, FieldName | None]:
+    """What the command line names: parts, or both by one name. Raises UsageError."""
     encoding = one_of(EncodingName, options.encoding, "--encoding")
     network = one_of(NetworkName, options.network, "--network")
     named = one_of(FieldName, options.field, "--field")
-    if named is None:
-        return encoding, network
-    if encoding or network:
+    if named and (encoding or network):
         raise UsageError(f"--field {named} names both parts; leave out --encoding and --network")
-    return pair_of(named)
+    return encoding, network, named
 
 
 def _build(config: Config, describe: Mapping[str, Any]) -> Field | RadianceField:

@@ -125,7 +125,7 @@ def pair_of(name: FieldName, kind: str | None = None) -> tuple[EncodingName | No
         case "mfn":
             return "coordinates", "mfn"
         case "cam":
-            return ("hash" if kind == "video" else "frequency"), "cam"  # of a film, frequencies take far longer
+            return ("hash" if kind == "video" else "frequency"), "cam"  # a grid comes nearer to a film in minutes
         case "rbf":
             return "hash", "rbf"
         case "kan":

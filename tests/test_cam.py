@@ -385,14 +385,14 @@ def test_the_program_fits_with_it(fieldfit: Program, tmp_path: Path) -> None:
 
 
 def test_a_modulated_film_has_small_tables(fieldfit: Program, tmp_path: Path) -> None:
-    """What `--field cam` names for films is a grid of fewer entries than that of `--network cam`."""
-    film = write_lossless(tmp_path / "disc.mkv", disc(4, 48, 64))
+    """`--field cam` has a grid of fewer entries than `--network cam`, and both a vertex for each frame."""
+    film = write_lossless(tmp_path / "disc.mkv", disc(8, 48, 64))
     sizes: list[int] = []
     for name, how in (("small", ("--field", "cam")), ("large", ("--network", "cam"))):
         done = fieldfit(tmp_path, "fit", film, *how, "--steps", "2", "--fit.batch", "256", "--out", name)
         assert done.code == 0, done.stderr
         match Run.open(tmp_path / name).config.field:
-            case SignalFieldConfig(Hash() as tables, CAM(over=("time",), channels="each")):
+            case SignalFieldConfig(Hash() as tables, CAM(over=("time",), resolution=(8,), channels="each")):
                 sizes.append(tables.log2_table_size)
     small, large = sizes
     assert small < large

@@ -91,7 +91,8 @@ def _march(
     """Which rays meet something, and between which two samples: (t0, t1, d0, d1) of each, nothing known of d0 where it
     is infinite."""
     index = (t <= t_end).nonzero()[:, 0]
-    state = torch.stack([t, t, torch.full_like(t, math.inf), t_end], 1)  # t, where it was before, d there, the end
+    state = torch.stack([t, t, torch.full_like(t, math.inf), t_end], 1)
+    # Of a ray that goes on: origin (0 to 2), direction (3 to 5), t (6), the t before (7), d there (8), the end (9).
     going = torch.cat([origins, directions, state], 1)[index]
     met, brackets = [index[:0]], [state[:0]]
     for _ in range(config.max_steps):

@@ -1,4 +1,4 @@
-"""The CUDA kernels as host programs: compiled by g++ through cuda/gpu/shim, one host thread for each CUDA thread.
+"""The CUDA kernels as host programs: compiled by g++ through cuda/gpu/shim, one fiber for each CUDA thread.
 
 `Shim` stands where a GPU stands in `fields.kernels.cuda`: what is tested is the kernels and how they are launched.
 """
@@ -22,13 +22,14 @@ from fields.kernels.nvrtc import Argument, Program, as_value
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZERS = {
-    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    "thread": ("-fsanitize=thread",),
+    "address": ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "thread": ("-O1", "-fsanitize=thread"),
 }
+"""What each takes least time with, to compile and to run."""
 
 
 class ShimError(Exception):
-    """A program that a sanitizer stopped, or that did not end; the message is what it said."""
+    """A program that a sanitizer stopped, or whose threads wait for each other; the message is what it said."""
 
 
 def kernels_of(source: Path) -> dict[str, str]:
@@ -64,7 +65,7 @@ class Shim:
         source = path.with_suffix(".cpp")
         source.write_text(text + "  return 2;\n}\n")
         defines = [f"-D{name}={value}" for name, value in program.defines]
-        line = ["g++", "-std=c++20", "-O1", "-g1", "-DFF_SHIM", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra"]
+        line = ["g++", "-std=c++20", "-g1", "-DFF_SHIM", "-ffp-contract=off", "-Wall", "-Wextra"]
         line += ["-Werror", "-Wno-psabi", "-Wno-maybe-uninitialized", *SANITIZERS[self.sanitizer], *defines]
         done = subprocess.run([*line, f"-I{self.cuda}", str(source), "-o", str(path)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

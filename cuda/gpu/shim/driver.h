@@ -4,7 +4,6 @@
 // pointer is its size in bytes (i64, -1 for null) and its contents; a value is its bytes. The answer is the contents of
 // all pointers, in order. Arrays are allocated to the byte, so that AddressSanitizer sees one step past their ends.
 #pragma once
-#include <memory>
 #include <tuple>
 
 #include "shim.h"

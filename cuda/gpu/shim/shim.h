@@ -1,24 +1,28 @@
-// CUDA's vocabulary for a host compiler: one thread of the host for each CUDA thread, so that sanitizers see the races,
-// and reads past the end, that a block would have on a GPU. For tests only; nothing here is fast.
+// CUDA's vocabulary for a host compiler: one fiber for each CUDA thread, all in one thread of the host, so that sanitizers
+// see the races, and reads past the end, that a block would have on a GPU. For tests only; nothing here is fast.
 //
-// What orders memory on a GPU orders it here, and nothing else does. `__syncthreads` and `__syncwarp` are barriers.
-// Collectives of a warp (shuffles, votes, matrix operations) meet through relaxed atomics, which ThreadSanitizer does
-// not take for synchronisation: a missing `__syncwarp` beside a shuffle is a race here as well. Blocks share nothing
-// but what the kernel was given, and no barrier stands between them.
+// What orders memory on a GPU orders it here, and nothing else does: switching from fiber to fiber says nothing to
+// ThreadSanitizer, to which each is a thread. `__syncthreads` and `__syncwarp` are barriers. Collectives of a warp
+// (shuffles, votes, matrix operations) meet without ordering anything: a missing `__syncwarp` beside a shuffle is a race
+// here as well. Blocks share nothing but what the kernel was given, and no barrier stands between them.
+//
+// Standard headers are few: tests compile this some hundred times.
 #pragma once
-#include <linux/futex.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/mman.h>
+#include <ucontext.h>
 
-#include <atomic>
-#include <thread>
-#include <vector>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#elif defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#else
+#error "the shim is for -fsanitize=address or -fsanitize=thread"
+#endif
 
 #define __grid_constant__
 
@@ -41,83 +45,120 @@ struct Index {
   unsigned x, y, z;
 };
 
-inline void compiler_fence() {
-#if defined(__x86_64__)
-  asm volatile("" ::: "memory");
-#else
-  asm volatile("dmb ish" ::: "memory");
-#endif
-}
+// Functions that neither sanitizer looks into: fibers share what is written there, and run one at a time.
+#define SHIM_UNSEEN __attribute__((noinline, no_sanitize("address", "thread", "undefined")))
 
 struct Meeting {
-  std::atomic<uint32_t> arrived{0}, round{0};
-
-  // All threads have arrived; nothing else is implied.
-  void meet(uint32_t threads) {
-    uint32_t now = round.load(std::memory_order_relaxed);
-    compiler_fence();
-    if (arrived.fetch_add(1, std::memory_order_relaxed) == threads - 1) {
-      arrived.store(0, std::memory_order_relaxed);
-      compiler_fence();
-      round.store(now + 1, std::memory_order_relaxed);
-      syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, threads, nullptr, nullptr, 0);
-    } else {
-      while (round.load(std::memory_order_relaxed) == now) {
-        syscall(SYS_futex, &round, FUTEX_WAIT_PRIVATE, now, nullptr, nullptr, 0);
-      }
-    }
-    compiler_fence();
-  }
+  unsigned arrived = 0, round = 0;
+  char order[2] = {};  // of the even and the odd rounds: who leaves one may arrive at the next before others leave
 };
 
 struct Warp {
-  pthread_barrier_t barrier;
-  Meeting meeting;
-  std::atomic<uint32_t> slot[32][8];
-
-  Warp() { pthread_barrier_init(&barrier, nullptr, 32); }
-  void meet() { meeting.meet(32); }
+  Meeting barrier, meeting;
+  uint32_t slot[32][8];
 };
 
 struct Block {
   Index index;
-  pthread_barrier_t barrier;
-  Meeting meeting;
-  std::vector<Warp> warps;
-  std::atomic<int> votes[2] = {0, 0};
   unsigned char* shared;
-
-  Block(Index at, unsigned threads, size_t bytes) : index(at), warps(threads / 32) {
-    pthread_barrier_init(&barrier, nullptr, threads);
-    shared = static_cast<unsigned char*>(aligned_alloc(16, bytes));
-    memset(shared, 0xff, bytes);  // NaNs: shared memory starts with anything
-  }
-  ~Block() { free(shared); }
+  Meeting barrier, meeting;
+  int votes[2] = {0, 0};
+  Warp warps[32];
 };
 
-inline thread_local Block* block;
-inline thread_local unsigned vote_round;
+struct Fiber {
+  Index thread;
+  Block* block = nullptr;
+  unsigned vote_round = 0;
+  bool ended = false;
+  Fiber* next = nullptr;  // in a ring
+  ucontext_t context;
+  void* stack = nullptr;
+  void* known_as = nullptr;  // to ThreadSanitizer
+};
 
-inline void* shared() { return block->shared; }
-inline Warp& warp();
+constexpr size_t kStack = 1 << 20;
+
+inline Fiber host;  // who launches
+inline Fiber* running = &host;
+inline unsigned idle;  // turns that fibers have taken, one after another, only to wait
+inline unsigned live;
 
 }  // namespace shim
 
-inline thread_local shim::Index threadIdx, blockIdx, blockDim, gridDim;
+inline shim::Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace shim {
 
-inline Warp& warp() { return block->warps[threadIdx.x / 32]; }
-inline unsigned lane() { return threadIdx.x % 32; }
+SHIM_UNSEEN inline void show(const Fiber& fiber) {
+  threadIdx.x = fiber.thread.x;
+  if (fiber.block) {
+    blockIdx.x = fiber.block->index.x;
+    blockIdx.y = fiber.block->index.y;
+    blockIdx.z = fiber.block->index.z;
+  }
+}
+
+SHIM_UNSEEN inline void switch_to(Fiber& to) {
+  Fiber& from = *running;
+  running = &to;
+  show(to);
+#if defined(__SANITIZE_ADDRESS__)
+  void* frames;
+  __sanitizer_start_switch_fiber(&frames, to.stack, kStack);
+  swapcontext(&from.context, &to.context);
+  __sanitizer_finish_switch_fiber(frames, nullptr, nullptr);
+#else
+  __tsan_switch_to_fiber(to.known_as, __tsan_switch_to_fiber_no_sync);
+  swapcontext(&from.context, &to.context);
+#endif
+}
+
+SHIM_UNSEEN inline void give_way() {
+  if (++idle > 2 * blockDim.x + 2) {
+    fprintf(stderr, "shim: threads wait for each other\n");
+    _Exit(3);
+  }
+  Fiber* to = running->next;
+  while (to->ended) to = to->next;
+  if (to != running) switch_to(*to);
+}
+
+// All threads have arrived; nothing else is implied.
+SHIM_UNSEEN inline void meet(Meeting& at, unsigned threads) {
+  unsigned now = at.round;
+  if (++at.arrived == threads) {
+    at.arrived = idle = 0;
+    ++at.round;
+  }
+  while (at.round == now) give_way();
+}
+
+// ... and what they did before is done.
+SHIM_UNSEEN inline void synchronise(Meeting& at, unsigned threads) {
+#if defined(__SANITIZE_THREAD__)
+  char* order = &at.order[at.round & 1];
+  __tsan_release(order);
+  meet(at, threads);
+  __tsan_acquire(order);
+#else
+  meet(at, threads);
+#endif
+}
+
+SHIM_UNSEEN inline Fiber& self() { return *running; }
+SHIM_UNSEEN inline void* shared() { return running->block->shared; }
+SHIM_UNSEEN inline Warp& warp() { return running->block->warps[running->thread.x / 32]; }
+SHIM_UNSEEN inline unsigned lane() { return running->thread.x % 32; }
 
 // Gives `words` words of each lane to the others while `use` runs.
 template <class Use>
 auto exchange(const uint32_t* mine, int words, Use use) {
   Warp& w = warp();
-  for (int i = 0; i < words; ++i) w.slot[lane()][i].store(mine[i], std::memory_order_relaxed);
-  w.meet();
-  auto result = use([&](unsigned from, int word) { return w.slot[from & 31u][word].load(std::memory_order_relaxed); });
-  w.meet();
+  for (int i = 0; i < words; ++i) __atomic_store_n(&w.slot[lane()][i], mine[i], __ATOMIC_RELAXED);
+  meet(w.meeting, 32);
+  auto result = use([&](unsigned from, int word) { return __atomic_load_n(&w.slot[from & 31u][word], __ATOMIC_RELAXED); });
+  meet(w.meeting, 32);
   return result;
 }
 
@@ -149,38 +190,93 @@ T shuffle(unsigned mask, T v, unsigned from) {
   return value<T>(exchange(&mine, 1, [&](auto of) { return of(from, 0); }));
 }
 
-// One thread of the host per CUDA thread of a block, for one block after another.
+// One fiber per CUDA thread of a block, for one block after another.
+template <class Kernel>
+struct Launch {
+  static inline const Kernel* kernel;
+  static inline Block* blocks;
+  static inline size_t n_blocks;
+  static inline char done;  // what the host waits for
+
+  SHIM_UNSEEN static void enter(Block& block) {
+    running->block = &block;
+    running->vote_round = 0;
+    show(*running);
+  }
+
+  SHIM_UNSEEN static void leave() {
+    running->ended = true;
+    idle = 0;
+    Fiber* to = running->next;
+    if (--live == 0) to = &host;
+    while (to->ended) to = to->next;
+    switch_to(*to);
+  }
+
+  static void run() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+    for (size_t b = 0; b < n_blocks; ++b) {
+      enter(blocks[b]);
+      (*kernel)();
+    }
+#if defined(__SANITIZE_THREAD__)
+    __tsan_release(&done);
+#endif
+    leave();
+  }
+};
+
 template <class Kernel>
 void launch(Index grid, unsigned threads, size_t shared_bytes, Kernel kernel) {
-  std::vector<Block*> blocks;
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x)
-        blocks.push_back(new Block({x, y, z}, threads, (shared_bytes + 31) / 16 * 16));
-    }
+  using L = Launch<Kernel>;
+  size_t bytes = (shared_bytes + 31) / 16 * 16;
+  L::kernel = &kernel;
+  L::n_blocks = size_t{grid.x} * grid.y * grid.z;
+  L::blocks = new Block[L::n_blocks];
+  for (size_t b = 0; b < L::n_blocks; ++b) {
+    unsigned at = static_cast<unsigned>(b);
+    L::blocks[b].index = {at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
+    L::blocks[b].shared = static_cast<unsigned char*>(aligned_alloc(16, bytes));
+    memset(L::blocks[b].shared, 0xff, bytes);  // NaNs: shared memory starts with anything
   }
-  std::vector<std::thread> host;
+  blockDim = {threads, 1, 1};
+  gridDim = grid;
+  live = threads;
+  Fiber* fibers = new Fiber[threads];
   for (unsigned t = 0; t < threads; ++t) {
-    host.emplace_back([&, t] {
-      for (Block* b : blocks) {
-        block = b;
-        vote_round = 0;
-        threadIdx = {t, 0, 0};
-        blockIdx = b->index;
-        blockDim = {threads, 1, 1};
-        gridDim = grid;
-        kernel();
-      }
-    });
+    Fiber& fiber = fibers[t];
+    fiber.thread = {t, 0, 0};
+    fiber.next = &fibers[(t + 1) % threads];
+    fiber.stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (fiber.stack == MAP_FAILED || getcontext(&fiber.context) != 0) abort();
+    fiber.context.uc_stack = {fiber.stack, 0, kStack};
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, L::run, 0);
+    fiber.context.uc_stack.ss_size = 0;  // or AddressSanitizer forgets, at each switch, where arrays there end
+#if defined(__SANITIZE_THREAD__)
+    fiber.known_as = __tsan_create_fiber(0);
+#endif
   }
-  for (std::thread& t : host) t.join();
-  for (Block* b : blocks) delete b;
+#if defined(__SANITIZE_THREAD__)
+  host.known_as = __tsan_get_current_fiber();
+#endif
+  switch_to(fibers[0]);
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(&L::done);
+  for (unsigned t = 0; t < threads; ++t) __tsan_destroy_fiber(fibers[t].known_as);
+#endif
+  for (unsigned t = 0; t < threads; ++t) munmap(fibers[t].stack, kStack);
+  for (size_t b = 0; b < L::n_blocks; ++b) free(L::blocks[b].shared);
+  delete[] fibers;
+  delete[] L::blocks;
 }
 
 }  // namespace shim
 
-inline void __syncthreads() { pthread_barrier_wait(&shim::block->barrier); }
-inline void __syncwarp() { pthread_barrier_wait(&shim::warp().barrier); }
+inline void __syncthreads() { shim::synchronise(shim::self().block->barrier, blockDim.x); }
+inline void __syncwarp() { shim::synchronise(shim::warp().barrier, 32); }
 
 namespace shim {
 
@@ -188,16 +284,16 @@ namespace shim {
 // them.
 template <class Wait>
 int vote(int predicate, Wait wait) {
-  std::atomic<int>& votes = block->votes[vote_round++ & 1];
-  if (predicate) votes.fetch_add(1, std::memory_order_relaxed);
+  int& votes = self().block->votes[self().vote_round++ & 1];
+  if (predicate) __atomic_fetch_add(&votes, 1, __ATOMIC_RELAXED);
   wait();
-  int count = votes.load(std::memory_order_relaxed);
+  int count = __atomic_load_n(&votes, __ATOMIC_RELAXED);
   wait();
-  if (threadIdx.x == 0) votes.store(0, std::memory_order_relaxed);
+  if (threadIdx.x == 0) __atomic_store_n(&votes, 0, __ATOMIC_RELAXED);
   return count;
 }
 inline int unordered_vote(int predicate) {  // that orders no memory: what a test puts in the place of a barrier
-  return vote(predicate, [] { block->meeting.meet(blockDim.x); });
+  return vote(predicate, [] { meet(self().block->meeting, blockDim.x); });
 }
 
 }  // namespace shim

@@ -14,13 +14,7 @@ struct TileOf {
 
 TileOf load_tile(const PackedCam& packed, const CamInput& in, int64_t begin, int64_t end, const Tape* tape, CamTile& tile) {
   int n = static_cast<int>(std::min<int64_t>(kTile, end - begin));
-  MlpInput rows = in.rows;
-  for (int i = 0; i < n; ++i) {
-    float* row = tile.input + static_cast<size_t>(i) * packed.stride(0);
-    int64_t s = begin + i;
-    memcpy(row, rows.x + s * rows.x_dim, sizeof(float) * rows.x_dim);
-    if (rows.aux) memcpy(row + rows.x_dim, rows.aux + (rows.index ? rows.index[s] : s) * rows.aux_dim, sizeof(float) * rows.aux_dim);
-  }
+  gather_rows(in.rows, begin, n, packed.stride(0), tile.input);
   tile.locate_all(in.at + begin * packed.cam.n_axes, n);
   char* data = tape ? tape->data() : nullptr;
   return {n, data ? reinterpret_cast<float*>(data) + begin / kTile * packed.kept_floats() : nullptr};
@@ -42,8 +36,13 @@ void sum_parts(const PackedCam& packed, const std::vector<std::unique_ptr<CamSum
   for (int l = 0; l < packed.layers(); ++l) {
     int in = packed.dim(l), out = packed.dim(l + 1);
     std::fill_n(at, static_cast<int64_t>(out) * (in + 1), 0.0f);
+    float* weights = at;
     for (int j = 0; j < out; ++j, at += in) add_parts(parts, first.weights[l] + static_cast<int64_t>(j) * packed.stride(l), first, in, at);
     add_parts(parts, first.bias[l], first, out, at);
+    if (packed.centred(l)) {
+      centre(weights, out, in);
+      centre(at, out, 1);
+    }
     at += out;
   }
   if (!to.d_grids) return;
@@ -90,7 +89,7 @@ void cam_backward(const Cam& cam, const CamInput& in, const Tape* tape, const fl
     for (int64_t begin = range.begin; begin < range.end; begin += kTile) {
       TileOf of = load_tile(packed, in, begin, range.end, tape, tile);
       if (!of.kept) tile.run(of.n, nullptr);
-      for (int i = 0; i < of.n; ++i) memcpy(tile.d_out + i * out, d_out + (begin + i) * width, sizeof(float) * width);
+      copy_rows(d_out + begin * width, width, tile.d_out, out, of.n, width);
       const float* d = tile.run_back(of.n, of.kept, *sums, to.d_x != nullptr, to.d_at != nullptr);
       if (to.d_x) unload_rows(d, packed.stride(0), of.n, in.rows.x_dim, to.d_x + begin * in.rows.x_dim);
       for (int i = 0; to.d_at && i < of.n; ++i) {

@@ -1,6 +1,8 @@
 // A modulated perceptron on a tile of samples, forward and backward.
 #include "cam_tile.h"
 
+#include "vertices.h"
+
 namespace fieldfit {
 namespace {
 
@@ -19,6 +21,15 @@ FF_LANE float sum_halves(FloatV v) {
 
 }  // namespace
 
+void centre(float* values, int rows, int columns) {
+  for (int j = 0; j < columns; ++j) {
+    double sum = 0.0;
+    for (int i = 0; i < rows; ++i) sum += values[static_cast<int64_t>(i) * columns + j];
+    float mean = static_cast<float>(sum / rows);
+    for (int i = 0; i < rows; ++i) values[static_cast<int64_t>(i) * columns + j] -= mean;
+  }
+}
+
 PackedCam::PackedCam(const Cam& c) : cam(c), grid_row(c.each ? padded(c.hidden()) : 1) {
   bool copies = grid_row != c.channels();
   size_t total = 0;
@@ -29,19 +40,25 @@ PackedCam::PackedCam(const Cam& c) : cam(c), grid_row(c.each ? padded(c.hidden()
   storage_ = Aligned(sizeof(float) * total);
   float* to = reinterpret_cast<float*>(storage_.data());
   const float* from = c.mlp.params;
+  std::vector<float> weights;
   for (int l = 0; l < layers(); ++l) {
     int in = dim(l), out = dim(l + 1);
-    pack_panels(from, 1, in, in, out, to);
+    weights.assign(from, from + static_cast<size_t>(out) * (in + 1));
+    from += weights.size();
+    float* row = weights.data() + static_cast<size_t>(out) * in;
+    if (centred(l)) {
+      centre(weights.data(), out, in);
+      centre(row, out, 1);
+    }
+    pack_panels(weights.data(), 1, in, in, out, to);
     forward[l] = to;
     to += static_cast<size_t>(in) * padded(out);
-    pack_panels(from, in, 1, out, in, to);
+    pack_panels(weights.data(), in, 1, out, in, to);
     backward[l] = to;
     to += static_cast<size_t>(out) * padded(in);
-    from += static_cast<size_t>(in) * out;
-    memcpy(to, from, sizeof(float) * out);
+    memcpy(to, row, sizeof(float) * out);
     bias[l] = to;
     to += padded(out);
-    from += out;
   }
   for (int l = 0; l + 1 < layers(); ++l) {
     const float* grid = c.grids + static_cast<int64_t>(l) * c.entries() * 2 * c.channels();
@@ -72,8 +89,7 @@ CamTile::CamTile(const PackedCam& packed) : p_(packed), n_corners_(1 << packed.c
   d_weight_.resize(kTile * n_corners_);
   size_t in = p_.stride(0), width = p_.stride(1), out = p_.stride(p_.layers());
   size_t widest = std::max(std::max(in, width), out);
-  size_t rows = in + 2 * width + 2 * out + 2 * widest;
-  scratch_ = Aligned(sizeof(float) * (kTile * rows + p_.kept_floats() + 4 * kTogether * width));
+  scratch_ = Aligned(sizeof(float) * (kTile * (in + width + 2 * out + 2 * widest) + p_.kept_floats()));
   float* to = reinterpret_cast<float*>(scratch_.data());
   auto take = [&](size_t count) {
     float* here = to;
@@ -81,31 +97,32 @@ CamTile::CamTile(const PackedCam& packed) : p_(packed), n_corners_(1 << packed.c
     return here;
   };
   input = take(kTile * in);
-  product_ = take(kTile * width);
   hidden_ = take(kTile * width);
   d_out = take(kTile * out);
   values_ = take(kTile * out);
   for (float*& gradient : gradient_) gradient = take(kTile * widest);
   own_ = take(p_.kept_floats());
-  for (float** row : {&scale_, &shift_, &d_scale_, &d_shift_}) *row = take(kTogether * width);
-  int hidden = p_.cam.hidden();
-  for (int l = 0; l < kLanes; ++l) last_lanes_[l] = padded(hidden) - kLanes + l < hidden ? 1.0f : 0.0f;
 }
 
 void CamTile::locate_all(const float* at, int n) {
   const Cam& cam = p_.cam;
-  for (int i = 0; i < n; ++i) {
-    Corners c = corners(i);
-    c.index[0] = 0;
-    c.weight[0] = 1.0f;
+  for (int i = 0; i < n; i += kLanes) {
+    store(&index_[i], IntV{});
+    store(&weight_[i], splat<FloatV>(1.0f));
     int32_t step = 1;
     for (int a = 0; a < cam.n_axes; ++a) {
-      AxisPlace<float> place = locate(at[static_cast<int64_t>(i) * cam.n_axes + a], cam.axes[a]);
+      FloatV x;
+      for (int s = 0; s < kLanes; ++s) x[s] = at[static_cast<int64_t>(std::min(i + s, n - 1)) * cam.n_axes + a];
+      AxisPlace<FloatV> place = locate(x, cam.axes[a]);
       for (int k = 0, half = 1 << a; k < half; ++k) {
-        c.index[k + half] = c.index[k] + step * place.second;
-        c.weight[k + half] = c.weight[k] * place.fraction;
-        c.index[k] += step * place.first;
-        c.weight[k] *= 1.0f - place.fraction;
+        int near = k * kTile + i, far = (k + half) * kTile + i;
+        IntV index;
+        memcpy(&index, &index_[near], sizeof index);
+        FloatV weight = load(&weight_[near]);
+        store(&index_[far], index + step * place.second);
+        store(&weight_[far], weight * place.fraction);
+        store(&index_[near], index + step * place.first);
+        store(&weight_[near], weight * (1.0f - place.fraction));
       }
       step *= cam.axes[a].vertices;
     }
@@ -120,7 +137,7 @@ void CamTile::at_vjp(int i, const float* at, float* d_at) const {
   for (int a = 0; a < cam.n_axes; ++a) {
     float sum = 0.0f;
     for (int k = 0; k < n_corners_; ++k) {
-      float product = d_weight_[i * n_corners_ + k];
+      float product = d_weight_[k * kTile + i];
       for (int b = 0; b < cam.n_axes; ++b) {
         if (b != a) product *= k >> b & 1 ? places[b].fraction : 1.0f - places[b].fraction;
       }
@@ -130,210 +147,196 @@ void CamTile::at_vjp(int i, const float* at, float* d_at) const {
   }
 }
 
-// Scale and shift in layer l of sample i, into row r of those at hand.
-template <bool Each>
-FF_LANE void CamTile::fetch(int l, int i, int r) {
-  const float* grid = p_.grids[l];
-  Corners at = corners(i);
-  int row = p_.grid_row, n_corners = n_corners_;
-  if constexpr (!Each) {
-    float scale = 0.0f, shift = 0.0f;
-    for (int k = 0; k < n_corners; ++k) {
-      scale = fma(at.weight[k], grid[2 * at.index[k]], scale);
-      shift = fma(at.weight[k], grid[2 * at.index[k] + 1], shift);
-    }
-    scale_[r] = scale;
-    shift_[r] = shift;
+// One over the roots of rows' variances, from products whose mean is zero; what is behind the last channel is zero too.
+void CamTile::find_roots(const Layer& of, int rows) const {
+  int width = padded(p_.cam.hidden());
+  if (!p_.cam.normalised) {
+    std::fill_n(of.root, rows, 1.0f);
     return;
   }
-  float *scale_row = scale_ + r * p_.stride(1), *shift_row = shift_ + r * p_.stride(1);
-  for (int j = 0; j < row; j += kLanes) {
-    FloatV scale{}, shift{};
-    for (int k = 0; k < n_corners; ++k) {
-      const float* vertex = grid + static_cast<int64_t>(at.index[k]) * 2 * row + j;
-      FloatV w = splat<FloatV>(at.weight[k]);
-      scale = fma(w, load(vertex), scale);
-      shift = fma(w, load(vertex + row), shift);
-    }
-    store(scale_row + j, scale);
-    store(shift_row + j, shift);
-  }
-}
-
-// Means of R rows, and one over the roots of their variances.
-template <int R>
-FF_LANE void CamTile::find_norms(const float* z, FloatV* mean, FloatV* root) const {
-  int width = padded(p_.cam.hidden()), step = p_.stride(1);
-  float share = 1.0f / static_cast<float>(p_.cam.hidden());
-  FloatV total[R], squares[R], there = load(last_lanes_);
-  for (int r = 0; r < R; ++r) total[r] = squares[r] = splat<FloatV>(0.0f);
-  for (int j = 0; j < width; j += kLanes) {
-    for (int r = 0; r < R; ++r) total[r] = total[r] + load(z + r * step + j);  // what is behind the last channel is zero
-  }
-  for (int r = 0; r < R; ++r) mean[r] = splat<FloatV>(sum_halves(total[r]) * share);
-  for (int j = 0; j < width - kLanes; j += kLanes) {
-    for (int r = 0; r < R; ++r) {
-      FloatV d = load(z + r * step + j) - mean[r];
-      squares[r] = fma(d, d, squares[r]);
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    FloatV last = (load(z + r * step + width - kLanes) - mean[r]) * there;
-    root[r] = splat<FloatV>(1.0f / sqrt_(sum_halves(fma(last, last, squares[r])) * share + kNormEps));
-  }
-}
-
-// R rows of what layer l's product gave, from sample i on: normalised to `kept`, modulated and activated to hidden_.
-template <int R, bool Each, int Kind>
-FF_LANE void CamTile::forward_rows(int l, int i, float* kept) {
-  int width = padded(p_.cam.hidden()), step = p_.stride(1);
-  const float *z = product_ + i * step, *scales = scale_, *shifts = shift_;
-  float *h = hidden_ + i * step, *y = normalised(kept, l) + i * width;
-  FloatV mean[R], root[R];
-  for (int r = 0; r < R; ++r) {
-    mean[r] = splat<FloatV>(0.0f);
-    root[r] = splat<FloatV>(1.0f);
-    fetch<Each>(l, i + r, r);
-  }
-  if (p_.cam.normalised) find_norms<R>(z, mean, root);
-  for (int r = 0; r < R; ++r) roots(kept, l)[i + r] = root[r][0];
-  for (int r = 0; r < R; ++r) {
-    FloatV scale = splat<FloatV>(scale_[r]), shift = splat<FloatV>(shift_[r]);
+  for (int i = 0; i < rows; i += kTogether) {
+    const float* z = of.z + i * width;
+    FloatV squares[kTogether] = {};
     for (int j = 0; j < width; j += kLanes) {
-      int at = r * step + j;
-      if (Each) scale = load(scales + at), shift = load(shifts + at);
-      FloatV yj = (load(z + at) - mean[r]) * root[r];
-      store(y + r * width + j, yj);
-      store(h + at, modulate(Kind, yj, scale, shift));
-    }
-  }
-}
-
-// R rows of hidden_ again, from what was kept of them.
-template <int R, bool Each, int Kind>
-FF_LANE void CamTile::activate_rows(int l, int i, const float* y) {
-  int width = padded(p_.cam.hidden()), step = p_.stride(1);
-  for (int r = 0; r < R; ++r) {
-    fetch<Each>(l, i + r, r);
-    FloatV scale = splat<FloatV>(scale_[r]), shift = splat<FloatV>(shift_[r]);
-    const float *scales = scale_ + r * step, *shifts = shift_ + r * step, *from = y + (i + r) * width;
-    float* h = hidden_ + (i + r) * step;
-    for (int j = 0; j < width; j += kLanes) {
-      if (Each) scale = load(scales + j), shift = load(shifts + j);
-      store(h + j, modulate(Kind, load(from + j), scale, shift));
-    }
-  }
-}
-
-// From cotangents d of R rows of the layer's output, from sample i on, to those of the product, in place.
-template <int R, bool Each, int Kind>
-FF_LANE void CamTile::rows_vjp(int l, int i, float* kept, float* d, float* d_grid, bool at_gradient) {
-  const Cam& cam = p_.cam;
-  int width = padded(cam.hidden()), step = p_.stride(1);
-  const float* y = normalised(kept, l) + i * width;
-  d += i * step;
-  const float *scales = scale_, *shifts = shift_;
-  float *d_scales = d_scale_, *d_shifts = d_shift_;
-  FloatV scale[R], shift[R], sum_d[R], sum_dy[R];
-  for (int r = 0; r < R; ++r) {
-    fetch<Each>(l, i + r, r);
-    scale[r] = splat<FloatV>(scale_[r]);
-    shift[r] = splat<FloatV>(shift_[r]);
-    sum_d[r] = sum_dy[r] = splat<FloatV>(0.0f);
-  }
-  for (int j = 0; j < width; j += kLanes) {
-    for (int r = 0; r < R; ++r) {
-      int at = r * step + j;
-      if (Each) scale[r] = load(scales + at), shift[r] = load(shifts + at);
-      FloatV yj = load(y + r * width + j), d_z = modulate_vjp(Kind, yj, scale[r], shift[r], load(d + at));
-      if (Each) {
-        store(d_scales + at, d_z * yj);
-        store(d_shifts + at, d_z);
-        d_z = d_z * scale[r];
+      for (int r = 0; r < kTogether; ++r) {
+        FloatV v = load(z + r * width + j);
+        squares[r] = fma(v, v, squares[r]);
       }
-      sum_d[r] = sum_d[r] + d_z;
-      sum_dy[r] = fma(d_z, yj, sum_dy[r]);
-      store(d + at, d_z);
+    }
+    for (int r = 0; r < kTogether; ++r) of.root[i + r] = sum_halves(squares[r]);
+  }
+  float share = 1.0f / static_cast<float>(p_.cam.hidden());
+  for (int i = 0; i < rows; i += kLanes) store(of.root + i, 1.0f / sqrt_(load(of.root + i) * share + kNormEps));
+}
+
+// The scale, times the root, and the shift of each row, where one pair does for all channels.
+void CamTile::fetch(int l, const Layer& of, int rows) const {
+  using Pair = Features<2>;
+  const float* grid = p_.grids[l];
+  for (int i = 0; i < rows; ++i) {
+    Pair::Vector sum{};
+    for (int k = 0; k < n_corners_; ++k) sum = Pair::fma(Pair::load(grid + 2 * index_[k * kTile + i]), weight_[k * kTile + i], sum);
+    of.gain[i] = sum[0] * of.root[i];
+    of.shift[i] = sum[1];
+  }
+}
+
+// What the values of a row are multiplied by, and what is added.
+template <>
+struct CamTile::Modulation<false> {
+  FloatV gain, shift;
+  FF_LANE Modulation(const CamTile&, int, const Layer& of, int i) : gain(splat<FloatV>(of.gain[i])), shift(splat<FloatV>(of.shift[i])) {}
+  FF_LANE void at(int) {}
+};
+template <>
+struct CamTile::Modulation<true> {
+  const float* vertex[1 << kMaxAxes];
+  FloatV weight[1 << kMaxAxes], root, gain, shift;
+  int n, row;
+  FF_LANE Modulation(const CamTile& tile, int l, const Layer& of, int i) : root(splat<FloatV>(of.root[i])), n(tile.n_corners_), row(tile.p_.grid_row) {
+    for (int k = 0; k < n; ++k) {
+      vertex[k] = tile.p_.grids[l] + static_cast<int64_t>(tile.index_[k * kTile + i]) * 2 * row;
+      weight[k] = splat<FloatV>(tile.weight_[k * kTile + i]);
     }
   }
-  float share = 1.0f / static_cast<float>(cam.hidden());
-  FloatV factor[R], mean[R], mean_y[R];
-  for (int r = 0; r < R; ++r) {
-    float total = sum_halves(sum_d[r]), total_y = sum_halves(sum_dy[r]), of_y = 1.0f;
-    if (!Each) {
-      d_scales[r] = total_y;
-      d_shifts[r] = total;
-      of_y = scale_[r];
+  FF_LANE void at(int j) {
+    FloatV scale = shift = FloatV{};
+    for (int k = 0; k < n; ++k) {
+      scale = fma(weight[k], load(vertex[k] + j), scale);
+      shift = fma(weight[k], load(vertex[k] + row + j), shift);
     }
-    factor[r] = splat<FloatV>(of_y);
-    mean[r] = splat<FloatV>(total * of_y * share);
-    mean_y[r] = splat<FloatV>(total_y * of_y * share);
+    gain = scale * root;
   }
-  for (int r = 0; r < R; ++r) {
-    FloatV root = splat<FloatV>(roots(kept, l)[i + r]);
+};
+
+// Rows of a layer's output, to hidden_.
+template <bool Each, int Kind>
+FF_LANE void CamTile::activate_rows(int l, const Layer& of, int rows) {
+  int width = padded(p_.cam.hidden()), step = p_.stride(1);
+  for (int i = 0; i < rows; ++i) {
+    Modulation<Each> by(*this, l, of, i);
     for (int j = 0; j < width; j += kLanes) {
-      int at = r * step + j;
-      FloatV d_y = load(d + at) * factor[r];
-      store(d + at, cam.normalised ? normalise_vjp(load(y + r * width + j), root, d_y, mean[r], mean_y[r]) : d_y);
+      by.at(j);
+      store(hidden_ + i * step + j, activate(Kind, fma(by.gain, load(of.z + i * width + j), by.shift)));
     }
-  }
-  for (int r = 0; r < R; ++r) scatter<Each>(l, corners(i + r), r, d_grid, at_gradient);
-}
-
-// Cotangents of scale and shift in row r to the vertices around, and to the weights of these.
-template <bool Each>
-FF_LANE void CamTile::scatter(int l, Corners at, int r, float* d_grid, bool at_gradient) {
-  int row = p_.grid_row, n_corners = n_corners_;
-  const float *d_scales = d_scale_ + r * p_.stride(1), *d_shifts = d_shift_ + r * p_.stride(1);
-  for (int k = 0; k < n_corners; ++k) {
-    int64_t vertex = static_cast<int64_t>(at.index[k]) * 2 * row;
-    const float* g = p_.grids[l] + vertex;
-    float w = at.weight[k];
-    if constexpr (!Each) {
-      d_grid[vertex] = fma(w, d_scale_[r], d_grid[vertex]);
-      d_grid[vertex + 1] = fma(w, d_shift_[r], d_grid[vertex + 1]);
-      at.d_weight[k] += g[0] * d_scale_[r] + g[1] * d_shift_[r];
-      continue;
-    }
-    FloatV dot{}, wv = splat<FloatV>(w);
-    for (int j = 0; j < row; j += kLanes) {
-      FloatV d_scale = load(d_scales + j), d_shift = load(d_shifts + j);
-      store(d_grid + vertex + j, fma(wv, d_scale, load(d_grid + vertex + j)));
-      store(d_grid + vertex + row + j, fma(wv, d_shift, load(d_grid + vertex + row + j)));
-      if (at_gradient) dot = fma(load(g + row + j), d_shift, fma(load(g + j), d_scale, dot));
-    }
-    at.d_weight[k] += sum_halves(dot);
   }
 }
 
-// Calls f(rows, each, activation, i) for `rows` rows from i on, kTogether and then one by one until there were n; all but i
-// are constants, since they are asked for at every value.
+// Cotangents of n rows, from after the activation to before it.
+template <bool Each, int Kind>
+FF_LANE void CamTile::activate_rows_vjp(int l, const Layer& of, float* d, int n) const {
+  int width = padded(p_.cam.hidden()), step = p_.stride(1);
+  for (int i = 0; i < n; ++i) {
+    Modulation<Each> by(*this, l, of, i);
+    for (int j = 0; j < width; j += kLanes) {
+      by.at(j);
+      FloatV before = fma(by.gain, load(of.z + i * width + j), by.shift);
+      store(d + i * step + j, activate_vjp(Kind, before, before, load(d + i * step + j)));
+    }
+  }
+}
+
+// From cotangents d of n modulated rows to those of the product, in place, where one scale and shift do for all channels.
+void CamTile::shared_vjp(int l, const Layer& of, float* d, float* d_grid, int n, bool at_gradient) {
+  using Pair = Features<2>;
+  int width = padded(p_.cam.hidden()), step = p_.stride(1);
+  float sum_d[kTile], sum_dz[kTile], along[kTile];
+  for (int i = 0; i < n; i += kTogether) {
+    FloatV total[kTogether] = {}, total_z[kTogether] = {};
+    for (int j = 0; j < width; j += kLanes) {
+      for (int r = 0; r < kTogether; ++r) {
+        FloatV dj = load(d + (i + r) * step + j);
+        total[r] = total[r] + dj;
+        total_z[r] = fma(dj, load(of.z + (i + r) * width + j), total_z[r]);
+      }
+    }
+    for (int r = 0; r < kTogether; ++r) {
+      sum_d[i + r] = sum_halves(total[r]);
+      sum_dz[i + r] = sum_halves(total_z[r]);
+    }
+  }
+  float share = p_.cam.normalised ? 1.0f / static_cast<float>(p_.cam.hidden()) : 0.0f;
+  for (int i = 0; i < n; ++i) {
+    float root = of.root[i], d_scale = root * sum_dz[i];
+    along[i] = of.gain[i] * root * d_scale * share;
+    Pair::Vector pair = {d_scale, sum_d[i]};
+    for (int k = 0; k < n_corners_; ++k) {
+      int at = k * kTile + i;
+      float* to = d_grid + 2 * index_[at];
+      Pair::store(to, Pair::fma(pair, weight_[at], Pair::load(to)));
+      if (!at_gradient) continue;
+      const float* vertex = p_.grids[l] + 2 * index_[at];
+      d_weight_[at] += vertex[0] * d_scale + vertex[1] * sum_d[i];
+    }
+  }
+  for (int i = 0; i < n; ++i) {
+    FloatV gain = splat<FloatV>(of.gain[i]), less = splat<FloatV>(-along[i]);
+    for (int j = 0; j < width; j += kLanes) {
+      float* dj = d + i * step + j;
+      store(dj, fma(less, load(of.z + i * width + j), gain * load(dj)));
+    }
+  }
+}
+
+// The same where each channel has its own.
+void CamTile::each_vjp(int l, const Layer& of, float* d, float* d_grid, int n, bool at_gradient) {
+  int width = padded(p_.cam.hidden()), step = p_.stride(1), row = p_.grid_row;
+  float share = p_.cam.normalised ? 1.0f / static_cast<float>(p_.cam.hidden()) : 0.0f;
+  for (int i = 0; i < n; ++i) {
+    Modulation<true> by(*this, l, of, i);
+    const float* z = of.z + i * width;
+    float *of_row = d + i * step, *to[1 << kMaxAxes];
+    for (int k = 0; k < n_corners_; ++k) {
+      int at = k * kTile + i;
+      to[k] = d_grid + static_cast<int64_t>(index_[at]) * 2 * row;
+      if (!at_gradient) continue;
+      FloatV dot{};
+      for (int j = 0; j < width; j += kLanes) {
+        FloatV y = load(z + j) * by.root;
+        dot = fma(load(of_row + j), fma(load(by.vertex[k] + j), y, load(by.vertex[k] + row + j)), dot);
+      }
+      d_weight_[at] += sum_halves(dot);
+    }
+    FloatV sum{};
+    for (int j = 0; j < width; j += kLanes) {
+      by.at(j);
+      FloatV d_shift = load(of_row + j), zj = load(z + j), d_scale = d_shift * zj * by.root, d_z = d_shift * by.gain;
+      for (int k = 0; k < n_corners_; ++k) {
+        store(to[k] + j, fma(by.weight[k], d_scale, load(to[k] + j)));
+        store(to[k] + row + j, fma(by.weight[k], d_shift, load(to[k] + row + j)));
+      }
+      sum = fma(d_z, zj, sum);
+      store(of_row + j, d_z);
+    }
+    FloatV less = by.root * by.root * splat<FloatV>(-share * sum_halves(sum));
+    for (int j = 0; j < width && share > 0.0f; j += kLanes) store(of_row + j, fma(less, load(z + j), load(of_row + j)));
+  }
+}
+
+// Calls f(each, activation), both constants, since they are asked for at every value.
 template <class Call>
-void CamTile::for_rows(int n, Call call) const {
-  auto all = [&](auto each, auto kind) {
-    int i = 0;
-    for (; i + kTogether <= n; i += kTogether) call(std::integral_constant<int, kTogether>{}, each, kind, i);
-    for (; i < n; ++i) call(std::integral_constant<int, 1>{}, each, kind, i);
+void CamTile::of_kind(Call call) const {
+  auto all = [&](auto each) {
+    p_.cam.mlp.activation == kSilu ? call(each, std::integral_constant<int, kSilu>{}) : call(each, std::integral_constant<int, kRelu>{});
   };
-  auto of_kind = [&](auto each) {
-    p_.cam.mlp.activation == kSilu ? all(each, std::integral_constant<int, kSilu>{}) : all(each, std::integral_constant<int, kRelu>{});
-  };
-  p_.cam.each ? of_kind(std::true_type{}) : of_kind(std::false_type{});
+  p_.cam.each ? all(std::true_type{}) : all(std::false_type{});
 }
 
 const float* CamTile::run(int n, float* kept) {
   if (!kept) kept = own_;
   const Mlp& mlp = p_.cam.mlp;
   const float* h = input;
-  int last = p_.layers() - 1, rows = round_rows(n), out = p_.stride(p_.layers());
-  for (int l = 0; l <= last; ++l) {
-    float* to = l < last ? product_ : outputs(kept);
-    product_panels<Start::kRow>({h, p_.stride(l), 1, p_.forward[l], 0, to, p_.stride(l + 1), p_.dim(l), p_.bias[l]}, rows, padded(p_.dim(l + 1)));
-    if (l == last) break;
-    for_rows(n, [&](auto r, auto each, auto kind, int i) { forward_rows<r, each, kind>(l, i, kept); });
+  int last = p_.layers() - 1, rows = round_rows(n), out = p_.stride(p_.layers()), width = padded(p_.cam.hidden());
+  for (int l = 0; l < last; ++l) {
+    Layer of = layer(kept, l);
+    product_panels<Start::kRow>({h, p_.stride(l), 1, p_.forward[l], 0, of.z, width, p_.dim(l), p_.bias[l]}, rows, width);
+    find_roots(of, rows);
+    if (!p_.cam.each) fetch(l, of, n);
+    of_kind([&](auto each, auto kind) { activate_rows<each, kind>(l, of, n); });
     h = hidden_;
   }
-  const float* z = outputs(kept);
+  float* z = outputs(kept);
+  product_panels<Start::kRow>({h, p_.stride(last), 1, p_.forward[last], 0, z, out, p_.dim(last), p_.bias[last]}, rows, padded(p_.dim(last + 1)));
   if (mlp.output_activation == kIdentity) return z;
   for (int64_t i = 0; i < static_cast<int64_t>(n) * out; i += kLanes) store(values_ + i, activate(mlp.output_activation, load(z + i)));
   return values_;
@@ -353,18 +356,20 @@ const float* CamTile::run_back(int n, float* kept, CamSums& to, bool input_gradi
   }
   for (int l = p_.layers() - 1; l >= 0; --l) {
     int in = p_.stride(l), out = p_.stride(l + 1);
-    if (l) {  // the layer's input again
-      for_rows(n, [&](auto r, auto each, auto kind, int i) { activate_rows<r, each, kind>(l - 1, i, normalised(kept, l - 1)); });
-    }
+    Layer before = layer(kept, std::max(l - 1, 0));
+    if (l) of_kind([&](auto each, auto kind) { activate_rows<each, kind>(l - 1, before, n); });  // the layer's input again
     add_outer({d, 1, out, l ? hidden_ : input, in, to.weights[l], in, n}, rounded4(p_.dim(l + 1)), padded(p_.dim(l)));
     add_rows(d, out, n, padded(p_.dim(l + 1)), to.bias[l]);
     if (l == 0 && !input_gradient) return nullptr;
     float* next = gradient_[l % 2];
-    product_panels<Start::kZero>({d, out, 1, p_.backward[l], 0, next, in, p_.dim(l + 1)}, rows, padded(p_.dim(l)));
-    if (l) {
-      for_rows(n, [&](auto r, auto each, auto kind, int i) { rows_vjp<r, each, kind>(l - 1, i, kept, next, to.grids[l - 1], at_gradient); });
-    }
+    Product product{d, out, 1, p_.backward[l], 0, next, in, p_.dim(l + 1)};
+    product.gate = hidden_;
+    bool rectified = l && mlp.activation == kRelu;
+    rectified ? product_panels<Start::kZero, End::kMask>(product, rows, padded(p_.dim(l))) : product_panels<Start::kZero>(product, rows, padded(p_.dim(l)));
     d = next;
+    if (!l) break;
+    if (!rectified) of_kind([&](auto each, auto kind) { activate_rows_vjp<each, kind>(l - 1, before, d, n); });
+    p_.cam.each ? each_vjp(l - 1, before, d, to.grids[l - 1], n, at_gradient) : shared_vjp(l - 1, before, d, to.grids[l - 1], n, at_gradient);
   }
   return d;
 }

@@ -8,7 +8,12 @@ namespace fieldfit {
 
 constexpr int kTogether = 4;  // rows whose sums are found side by side, so that none waits for its own
 
-// Weights and grids in the orders that the passes read, shared by threads.
+// Takes from each column its mean over the rows.
+void centre(float* values, int rows, int columns);
+
+// Weights and grids in the orders that the passes read, shared by threads. Where features are normalised, hidden layers' weights
+// and biases are without their mean over the channels, so that products come out with a mean of zero; gradients of such weights
+// are without their mean too, and nothing else in the backward pass has to know of it.
 class PackedCam {
  public:
   explicit PackedCam(const Cam& c);
@@ -18,7 +23,8 @@ class PackedCam {
   int stride(int l) const { return row_stride(dim(l)); }  // of the rows that go into layer l
   int64_t grid_size() const { return cam.entries() * 2 * grid_row; }
   bool keeps_outputs() const { return cam.mlp.output_activation != kIdentity; }
-  size_t layer_floats() const { return static_cast<size_t>(kTile) * (padded(cam.hidden()) + 1); }  // rows, then a root of each
+  bool centred(int l) const { return cam.normalised && l + 1 < layers(); }
+  size_t layer_floats() const { return static_cast<size_t>(kTile) * (padded(cam.hidden()) + 3); }  // products, then of each row what Layer names
   size_t kept_floats() const {
     return static_cast<size_t>(layers() - 1) * layer_floats() + (keeps_outputs() ? static_cast<size_t>(kTile) * stride(layers()) : 0);
   }
@@ -43,10 +49,10 @@ struct CamSums {
   explicit CamSums(const PackedCam& p);
 };
 
-// The vertices around a sample, their weights and the cotangents of these.
-struct Corners {
-  int32_t* index;
-  float *weight, *d_weight;
+// What the backward pass needs of a hidden layer: its products, and of each row what makes their variance one; where one scale
+// and shift do for all channels, also that times the scale, and the shift.
+struct Layer {
+  float *z, *root, *gain, *shift;
 };
 
 // The scratch of one thread.
@@ -67,34 +73,32 @@ class CamTile {
   float* d_out;  // [kTile, stride(layers)] to fill
 
  private:
-  Corners corners(int i) { return {&index_[i * n_corners_], &weight_[i * n_corners_], &d_weight_[i * n_corners_]}; }
-  float* normalised(float* kept, int l) const { return kept + l * p_.layer_floats(); }
-  float* roots(float* kept, int l) const { return normalised(kept, l) + static_cast<size_t>(kTile) * padded(p_.cam.hidden()); }
-  float* outputs(float* kept) const { return p_.keeps_outputs() ? normalised(kept, p_.layers() - 1) : values_; }
+  Layer layer(float* kept, int l) const {
+    float* z = kept + l * p_.layer_floats();
+    float* root = z + static_cast<size_t>(kTile) * padded(p_.cam.hidden());
+    return {z, root, root + kTile, root + 2 * kTile};
+  }
+  float* outputs(float* kept) const { return p_.keeps_outputs() ? kept + static_cast<size_t>(p_.layers() - 1) * p_.layer_floats() : values_; }
+  void find_roots(const Layer& of, int rows) const;
+  void fetch(int l, const Layer& of, int rows) const;
   template <bool Each>
-  void fetch(int l, int i, int r);
-  template <int R>
-  void find_norms(const float* z, FloatV* mean, FloatV* root) const;
-  template <int R, bool Each, int Kind>
-  void forward_rows(int l, int i, float* kept);
-  template <int R, bool Each, int Kind>
-  void activate_rows(int l, int i, const float* y);
-  template <int R, bool Each, int Kind>
-  void rows_vjp(int l, int i, float* kept, float* d, float* d_grid, bool at_gradient);
-  template <bool Each>
-  void scatter(int l, Corners at, int r, float* d_grid, bool at_gradient);
+  struct Modulation;
+  template <bool Each, int Kind>
+  void activate_rows(int l, const Layer& of, int rows);
+  template <bool Each, int Kind>
+  void activate_rows_vjp(int l, const Layer& of, float* d, int n) const;
+  void shared_vjp(int l, const Layer& of, float* d, float* d_grid, int n, bool at_gradient);
+  void each_vjp(int l, const Layer& of, float* d, float* d_grid, int n, bool at_gradient);
   template <class Call>
-  void for_rows(int n, Call call) const;
+  void of_kind(Call call) const;
 
   const PackedCam& p_;
   Aligned scratch_{0};
   int n_corners_;
-  std::vector<int32_t> index_;           // [kTile, n_corners_]
-  std::vector<float> weight_, d_weight_;  // the same
-  float *own_, *product_, *hidden_, *values_, *gradient_[2];
-  float *scale_, *shift_;      // of samples at work together: a row each, or one value each where there is one for all channels
-  float *d_scale_, *d_shift_;  // the same
-  float last_lanes_[kLanes];   // one where the last vector of a row holds a channel, zero behind
+  // The vertices around samples, their weights and the cotangents of these, [n_corners_, kTile].
+  std::vector<int32_t> index_;
+  std::vector<float> weight_, d_weight_;
+  float *own_, *hidden_, *values_, *gradient_[2];
 };
 
 }  // namespace fieldfit

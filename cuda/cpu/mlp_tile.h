@@ -93,23 +93,10 @@ std::unique_ptr<PackedMlp> pack_bfloat16(const Mlp& mlp);
 // Whether the vjp reads the activation's input, and not only its output.
 inline bool needs_input(int activation) { return activation == kSilu || activation == kSine; }
 
-// Samples begin .. begin + n as rows: x, then the auxiliary row, then zeros that are in `rows` already.
-// Returns where they are: in `rows`, or in x itself where that will do.
-inline const float* load_rows(const MlpInput& in, int64_t begin, int n, int pad, float* rows) {
-  if (!in.aux && in.x_dim == pad && n == kTile) return in.x + begin * pad;
-  for (int i = 0; i < n; ++i) {
-    float* row = rows + static_cast<size_t>(i) * pad;
-    int64_t s = begin + i;
-    memcpy(row, in.x + s * in.x_dim, sizeof(float) * in.x_dim);
-    if (in.aux) memcpy(row + in.x_dim, in.aux + (in.index ? in.index[s] : s) * in.aux_dim, sizeof(float) * in.aux_dim);
-  }
-  return rows;
-}
-
-// Rows of `from`, `width` values each, `stride` apart, one after another.
-inline void unload_rows(const float* from, int stride, int n, int width, float* to) {
+// Rows of `width` values from one place to another, where they lie so many values apart.
+inline void copy_rows(const float* from, int from_step, float* to, int to_step, int n, int width) {
   auto copy = [&](auto fixed) {
-    for (int i = 0; i < n; ++i) memcpy(to + i * fixed(), from + i * stride, sizeof(float) * fixed());
+    for (int64_t i = 0; i < n; ++i) memcpy(to + i * to_step, from + i * from_step, sizeof(float) * fixed());
   };
   switch (width) {  // sizes known to the compiler need no calls
     case 1:
@@ -126,5 +113,23 @@ inline void unload_rows(const float* from, int stride, int n, int width, float* 
       return copy([=] { return width; });
   }
 }
+
+// Samples begin .. begin + n as rows: x, then the auxiliary row; what is behind in `rows` stays.
+inline void gather_rows(const MlpInput& in, int64_t begin, int n, int step, float* rows) {
+  copy_rows(in.x + begin * in.x_dim, in.x_dim, rows, step, n, in.x_dim);
+  for (int64_t i = 0; in.aux && i < n; ++i) {
+    memcpy(rows + i * step + in.x_dim, in.aux + (in.index ? in.index[begin + i] : begin + i) * in.aux_dim, sizeof(float) * in.aux_dim);
+  }
+}
+
+// The same, padded with zeros that are in `rows` already. Returns where they are: there, or in x itself where that will do.
+inline const float* load_rows(const MlpInput& in, int64_t begin, int n, int pad, float* rows) {
+  if (!in.aux && in.x_dim == pad && n == kTile) return in.x + begin * pad;
+  gather_rows(in, begin, n, pad, rows);
+  return rows;
+}
+
+// Rows of `from`, `width` values each, `stride` apart, one after another.
+inline void unload_rows(const float* from, int stride, int n, int width, float* to) { copy_rows(from, stride, to, width, n, width); }
 
 }  // namespace fieldfit

@@ -22,7 +22,7 @@ inline void pack_panels(const float* from, int64_t bk, int64_t bj, int k_end, in
   }
 }
 
-template <int R, int V, Start S>
+template <int R, int V, Start S, End E>
 inline int panel_columns(const Product& p, int rows, int columns, int j) {
   for (; j + V * kLanes <= columns; j += V * kLanes) {
     Product panel = p;
@@ -30,17 +30,18 @@ inline int panel_columns(const Product& p, int rows, int columns, int j) {
     panel.ldb = V * kLanes;
     panel.c = p.c + j;
     if (S == Start::kRow) panel.row = p.row + j;
-    for (int r = 0; r < rows; r += R) product_block<R, V, S, End::kStore>(panel, r, 0);
+    if (E == End::kMask) panel.gate = p.gate + j;
+    for (int r = 0; r < rows; r += R) product_block<R, V, S, E>(panel, r, 0);
   }
   return j;
 }
 
 // c[rows, columns] = a b, or that and a row. `rows` is a multiple of 12, `columns` of kLanes.
-template <Start S>
+template <Start S, End E = End::kStore>
 inline void product_panels(const Product& p, int rows, int columns) {
-  int j = panel_columns<kRows, kVectors, S>(p, rows, columns, 0);
-  if (kVectors == 4) j = panel_columns<12, 2, S>(p, rows, columns, j);
-  panel_columns<12, 1, S>(p, rows, columns, j);
+  int j = panel_columns<kRows, kVectors, S, E>(p, rows, columns, 0);
+  if (kVectors == 4) j = panel_columns<12, 2, S, E>(p, rows, columns, j);
+  panel_columns<12, 1, S, E>(p, rows, columns, j);
 }
 
 template <int V>

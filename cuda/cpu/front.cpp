@@ -12,17 +12,6 @@ struct LaneSample {
   float t0, t1, x[3];
 };
 
-// All that a lane holds, to another one.
-void copy_lane(const RayState<FloatV>& from, int a, RayState<FloatV>& to, int b) {
-  for (int axis = 0; axis < 3; ++axis) {
-    to.o[axis][b] = from.o[axis][a];
-    to.d[axis][b] = from.d[axis][a];
-    to.inverse[axis][b] = from.inverse[axis][a];
-  }
-  to.t[b] = from.t[a];
-  to.t_end[b] = from.t_end[a];
-}
-
 }  // namespace
 
 Front::Front(const RayBatch& rays, const MarchRule& rule, int max_samples, float most_depth, int at_once)

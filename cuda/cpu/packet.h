@@ -4,6 +4,17 @@
 
 namespace fieldfit {
 
+// All that a lane holds, to another one.
+inline void copy_lane(const RayState<FloatV>& from, int a, RayState<FloatV>& to, int b) {
+  for (int axis = 0; axis < 3; ++axis) {
+    to.o[axis][b] = from.o[axis][a];
+    to.d[axis][b] = from.d[axis][a];
+    to.inverse[axis][b] = from.inverse[axis][a];
+  }
+  to.t[b] = from.t[a];
+  to.t_end[b] = from.t_end[a];
+}
+
 struct Packet {
   RayState<FloatV> ray;
   IntV active;   // lanes that have not come to their end

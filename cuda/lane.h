@@ -98,6 +98,7 @@ FF_LANE int32_t float_to_bits(float x) {
 }
 FF_LANE float gather(const float* p, uint32_t i) { return p[i]; }
 FF_LANE uint32_t gather(const uint32_t* p, uint32_t i) { return p[i]; }
+FF_LANE int32_t gather(const uint8_t* p, uint32_t i) { return p[i]; }
 
 #if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
 
@@ -179,6 +180,12 @@ FF_LANE UIntV gather(const uint32_t* p, UIntV i) {
   return (UIntV)_mm256_i32gather_epi32(reinterpret_cast<const int*>(p), (__m256i)i, 4);
 #endif
   UIntV v;
+  for (int l = 0; l < kLanes; ++l) v[l] = p[i[l]];
+  return v;
+}
+
+FF_LANE IntV gather(const uint8_t* p, UIntV i) {
+  IntV v;
   for (int l = 0; l < kLanes; ++l) v[l] = p[i[l]];
   return v;
 }

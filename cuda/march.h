@@ -10,7 +10,7 @@ constexpr int kCoarse = 4;  // cells along an edge of a coarse cell
 
 struct MarchRule {
   const uint32_t* occupancy;  // one bit per cell of resolution^3, x fastest, in field coordinates
-  const uint32_t* coarse;     // the same for coarse cells, set where any of their cells is, or null
+  const uint8_t* room;        // of each coarse cell, 0 where any of its cells is set, else how many coarse cells off such a one is at least, or null
   int resolution;
   bool contracted;
   float near, far;
@@ -40,9 +40,14 @@ FF_LANE void cell_of(const F* p, int resolution, F* cell) {
 }
 
 template <class F>
-FF_LANE Mask<F> bit_of(const uint32_t* bits, const F* cell, int resolution) {
+FF_LANE UInt<F> index_of(const F* cell, int resolution) {
   uint32_t r = static_cast<uint32_t>(resolution);
-  UInt<F> i = (to_uint(cell[2]) * r + to_uint(cell[1])) * r + to_uint(cell[0]);
+  return (to_uint(cell[2]) * r + to_uint(cell[1])) * r + to_uint(cell[0]);
+}
+
+template <class F>
+FF_LANE Mask<F> bit_of(const uint32_t* bits, const F* cell, int resolution) {
+  UInt<F> i = index_of(cell, resolution);
   return ((gather(bits, i >> 5) >> (i & 31u)) & 1u) != 0u;
 }
 
@@ -146,16 +151,21 @@ FF_LANE Mask<F> march_step(RayState<F>& ray, const MarchRule& rule, F& t0, F& dt
   F cell[3], lo[3], hi[3];
   cell_of(x, rule.resolution, cell);
   Mask<F> hit = bit_of<F>(rule.occupancy, cell, rule.resolution);
-  F size = splat<F>(1.0f / static_cast<float>(rule.resolution)), width = size;
-  for (int a = 0; a < 3; ++a) lo[a] = cell[a] * size;
-  if (rule.coarse) {
-    F block[3];
-    for (int a = 0; a < 3; ++a) block[a] = floor_(cell[a] * splat<F>(1.0f / kCoarse));
-    Mask<F> some = bit_of<F>(rule.coarse, block, (rule.resolution + kCoarse - 1) / kCoarse);
-    width = select(some, size, splat<F>(static_cast<float>(kCoarse)) * size);
-    for (int a = 0; a < 3; ++a) lo[a] = select(some, lo[a], block[a] * width);
+  F size = splat<F>(1.0f / static_cast<float>(rule.resolution));
+  for (int a = 0; a < 3; ++a) {
+    lo[a] = cell[a] * size;
+    hi[a] = lo[a] + size;
   }
-  for (int a = 0; a < 3; ++a) hi[a] = lo[a] + width;
+  if (rule.room) {
+    F block[3], one = splat<F>(1.0f), edge = splat<F>(static_cast<float>(kCoarse)) * size;
+    for (int a = 0; a < 3; ++a) block[a] = floor_(cell[a] * splat<F>(1.0f / kCoarse));
+    F room = to_float(gather(rule.room, index_of<F>(block, (rule.resolution + kCoarse - 1) / kCoarse)));
+    Mask<F> empty = room >= one;
+    for (int a = 0; a < 3; ++a) {
+      lo[a] = select(empty, (block[a] - room + one) * edge, lo[a]);
+      hi[a] = select(empty, (block[a] + room) * edge, hi[a]);
+    }
+  }
   F distance = rule.contracted ? distance_inside_contracted(ray, middle, m, x, lo, hi) : distance_inside(ray, x, lo, hi, 1.0f);
   ray.t = select(hit, t0 + dt, last_step_within(t0, distance, rule));
   return hit;

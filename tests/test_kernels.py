@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -118,9 +119,9 @@ MARCHES = [
 ]
 
 
-def clouds(resolution: int, generator: torch.Generator) -> Tensor:
-    """Occupied cells [R, R, R]: a third of those in scattered cubes of four cells; half of space is wholly empty."""
-    cubes = torch.rand((-(-resolution // 4),) * 3, generator=generator) < 0.5
+def clouds(resolution: int, generator: torch.Generator, share: float = 0.5) -> Tensor:
+    """Occupied cells [R, R, R]: a third of those in scattered cubes of four cells, which are a share of all cubes."""
+    cubes = torch.rand((-(-resolution // 4),) * 3, generator=generator) < share
     for axis in range(3):
         cubes = cubes.repeat_interleave(4, axis).narrow(axis, 0, resolution)
     return cubes & (torch.rand(cubes.shape, generator=generator) < 0.3)
@@ -131,8 +132,8 @@ def run_march() -> None:
     origins = torch.randn(301, 3, generator=g) * 1.5 + 0.5
     directions = torch.nn.functional.normalize(torch.rand(301, 3, generator=g) - origins, dim=1)
     directions[:3] = torch.eye(3)  # along the axes: a zero in the direction
-    for shape in MARCHES:
-        occupied = clouds(shape.resolution, g)
+    for shape, share in product(MARCHES, (0.5, 0.01)):  # the second leaves room for long leaps
+        occupied = clouds(shape.resolution, g, share)
         jitter = torch.rand(301, generator=g)
         got = ops.march(origins, directions, jitter, pack_bits(occupied), shape)
         wide = origins.double(), directions.double(), jitter.double()

@@ -10,7 +10,7 @@ namespace fieldfit {
 constexpr int kPackets = 64 / kLanes;
 constexpr int kBlockRays = kPackets * kLanes;
 constexpr int kQuota = 8;  // samples per ray and round
-constexpr int kFew = 4;     // part of a packet's rays
+constexpr int kFew = 4;    // a packet's round ends when no more than one in so many of its rays look for samples still
 constexpr int kMaxSamples = kBlockRays * kQuota;
 
 struct Wavefront {

@@ -1,12 +1,11 @@
 // Occupancy marching for training in two passes, a thread for each ray: how many samples, then, when their places are
-// known, the samples. Before them, which coarse cells hold an occupied one, so that rays cross empty space in long
-// steps.
+// known, the samples. Before them, which coarse cells are empty, so that rays cross these in one step.
 #include "march.cuh"
 
 namespace fieldfit {
 
-// A thread for each coarse cell, whose bits a warp puts together.
-FF_KERNEL(256, 4) coarse_occupancy(int resolution, const uint32_t* occupancy, uint32_t* coarse) {
+// A thread for each coarse cell: one where it is empty. How far it is to others is not looked at here.
+FF_KERNEL(256, 4) coarse_occupancy(int resolution, const uint32_t* occupancy, uint8_t* room) {
   int n = (resolution + kCoarse - 1) / kCoarse, i = thread_index();
   bool some = false;
   int x0 = i % n * kCoarse, y0 = i / n % n * kCoarse, z0 = i / (n * n) * kCoarse;
@@ -18,18 +17,17 @@ FF_KERNEL(256, 4) coarse_occupancy(int resolution, const uint32_t* occupancy, ui
       }
     }
   }
-  unsigned word = __ballot_sync(kFullWarp, some);
-  if (lane_index() == 0 && i < n * n * n) coarse[i >> 5] = word;
+  if (i < n * n * n) room[i] = some ? 0 : 1;
 }
 
 // counts[i + 1] = samples of ray i, counts[0] = 0: their running sum is the offsets.
 FF_KERNEL(256, 4)
 march_count(int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
-            const uint32_t* coarse, const __grid_constant__ MarchSteps steps, int max_samples, int64_t* counts) {
+            const uint8_t* room, const __grid_constant__ MarchSteps steps, int max_samples, int64_t* counts) {
   int i = thread_index();
   if (i == 0) counts[0] = 0;
   if (i >= n) return;
-  MarchRule rule = march_rule(occupancy, coarse, steps);
+  MarchRule rule = march_rule(occupancy, room, steps);
   RayState<float> ray;
   load_ray(ray, Rays{n, origins, directions, jitter}, i, rule);
   int count = 0;
@@ -42,11 +40,11 @@ march_count(int n, const float* origins, const float* directions, const float* j
 
 FF_KERNEL(256, 4)
 march_write(int n, const float* origins, const float* directions, const float* jitter, const uint32_t* occupancy,
-            const uint32_t* coarse, const __grid_constant__ MarchSteps steps, const int64_t* offsets, float* t0s,
+            const uint8_t* room, const __grid_constant__ MarchSteps steps, const int64_t* offsets, float* t0s,
             float* t1s, float* xs, int32_t* rays) {
   int i = thread_index();
   if (i >= n) return;
-  MarchRule rule = march_rule(occupancy, coarse, steps);
+  MarchRule rule = march_rule(occupancy, room, steps);
   RayState<float> ray;
   load_ray(ray, Rays{n, origins, directions, jitter}, i, rule);
   int64_t s = offsets[i], end = offsets[i + 1];

@@ -18,8 +18,8 @@ struct Rays {
   const float* jitter;  // or null for 0.5
 };
 
-FF_LANE MarchRule march_rule(const uint32_t* occupancy, const uint32_t* coarse, const MarchSteps& s) {
-  return MarchRule{occupancy, coarse, s.resolution, s.contracted != 0, s.near, s.far, s.step, s.cone_angle, log_(1.0f + s.cone_angle)};
+FF_LANE MarchRule march_rule(const uint32_t* occupancy, const uint8_t* room, const MarchSteps& s) {
+  return MarchRule{occupancy, room, s.resolution, s.contracted != 0, s.near, s.far, s.step, s.cone_angle, log_(1.0f + s.cone_angle)};
 }
 
 FF_LANE void load_ray(RayState<float>& ray, const Rays& rays, int i, const MarchRule& rule) {

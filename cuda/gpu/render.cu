@@ -51,7 +51,7 @@ FF_KERNEL(kThreads, 2)
 render(const __grid_constant__ GridLevels levels, const float* table, const __grid_constant__ MlpLayers density,
        const float* density_params, const __grid_constant__ MlpLayers color, const float* color_params,
        int harmonics_degree, int n, const float* origins, const float* directions, const float* jitter,
-       const uint32_t* occupancy, const uint32_t* coarse, const __grid_constant__ MarchSteps steps,
+       const uint32_t* occupancy, const uint8_t* room, const __grid_constant__ MarchSteps steps,
        float min_transmittance, float* rgb, float* opacity, float* depth, int64_t* counts, int* queue) {
   FF_SHARED(float, tile);
   int width = density.widest(), color_width = counts ? 0 : color.widest();
@@ -62,7 +62,7 @@ render(const __grid_constant__ GridLevels levels, const float* table, const __gr
   float* sigma = points + 3 * kStride;
   float* colors = sigma + kStride;
   float* directional = colors + 3 * kStride;
-  MarchRule rule = march_rule(occupancy, coarse, steps);
+  MarchRule rule = march_rule(occupancy, room, steps);
   Rays rays{n, origins, directions, jitter};
   int latent = density.dims[density.layers], coefficients = harmonics_degree * harmonics_degree;
   int row = static_cast<int>(threadIdx.x);

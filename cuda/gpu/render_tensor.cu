@@ -84,7 +84,7 @@ FF_LANE int take(int* queue, bool wants, int n) {
 FF_KERNEL(128, 3)
 render_tensor(const __grid_constant__ GridLevels levels, const float* table, const float* density_params,
               const float* color_params, int n, const float* origins, const float* directions, const float* jitter,
-              const uint32_t* occupancy, const uint32_t* coarse, const __grid_constant__ MarchSteps steps,
+              const uint32_t* occupancy, const uint8_t* room, const __grid_constant__ MarchSteps steps,
               float min_transmittance, float* rgb, float* opacity, float* depth, int64_t* counts, int* queue) {
   FF_SHARED(uint2, density);
   uint2* color = density + Density::kWeights + (Density::kBias + 1) / 2;
@@ -98,7 +98,7 @@ render_tensor(const __grid_constant__ GridLevels levels, const float* table, con
     features[lane_index() * kFeatureStride + k] = 0u;  // beyond the features
   __syncthreads();
 
-  MarchRule rule = march_rule(occupancy, coarse, steps);
+  MarchRule rule = march_rule(occupancy, room, steps);
   Rays rays{n, origins, directions, jitter};
   Outputs out{rgb, opacity, depth, counts};
   int lane = lane_index(), id = -1, count = 0, evaluated = 0;

@@ -45,7 +45,7 @@ class Rays(NamedTuple):
     like: Tensor
     """For arrays that are made."""
     arguments: tuple[Argument, ...]
-    """As kernels take them: n, origins, directions, jitter, occupancy, coarse occupancy, rule."""
+    """As kernels take them: n, origins, directions, jitter, occupancy, room, rule."""
 
 
 def march_steps(occupancy: Tensor, steps: Sequence[int | float]) -> MarchSteps:
@@ -66,7 +66,7 @@ def prepare(
     occupancy: Tensor,
     steps: Sequence[int | float],
 ) -> Rays:
-    """Check rays and steps, and find the coarse cells that hold something."""
+    """Check rays and steps, and find the coarse cells that are empty."""
     n = len(origins)
     expect_tensor("origins", origins, (n, 3))
     expect_tensor("directions", directions, (n, 3))
@@ -74,10 +74,10 @@ def prepare(
         expect_tensor("jitter", jitter, (n,))
     rule = march_steps(occupancy, steps)
     cells = blocks(rule.resolution, COARSE) ** 3
-    coarse = torch.empty(blocks(cells, 32), dtype=torch.int32, device=occupancy.device)
+    room = torch.empty(cells, dtype=torch.uint8, device=occupancy.device)
     if n > 0:
-        each(machine, "march.cu", "coarse_occupancy", cells, (rule.resolution, occupancy, coarse))
-    return Rays(n, machine, origins, (n, origins, directions, jitter, occupancy, coarse, rule))
+        each(machine, "march.cu", "coarse_occupancy", cells, (rule.resolution, occupancy, room))
+    return Rays(n, machine, origins, (n, origins, directions, jitter, occupancy, room, rule))
 
 
 def march(rays: Rays, max_samples: int) -> Samples:

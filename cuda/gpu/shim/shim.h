@@ -73,7 +73,8 @@ struct Fiber {
   bool ended = false;
   Fiber* next = nullptr;  // in a ring
   ucontext_t context;
-  void* stack = nullptr;
+  const void* stack = nullptr;
+  size_t stack_bytes = 0;
   void* known_as = nullptr;  // to ThreadSanitizer
 };
 
@@ -105,7 +106,7 @@ SHIM_UNSEEN inline void switch_to(Fiber& to) {
   show(to);
 #if defined(__SANITIZE_ADDRESS__)
   void* frames;
-  __sanitizer_start_switch_fiber(&frames, to.stack, kStack);
+  __sanitizer_start_switch_fiber(&frames, to.stack, to.stack_bytes);
   swapcontext(&from.context, &to.context);
   __sanitizer_finish_switch_fiber(frames, nullptr, nullptr);
 #else
@@ -215,7 +216,10 @@ struct Launch {
 
   static void run() {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+    const void* stack;
+    size_t bytes;
+    __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
+    if (!host.stack) host.stack = stack, host.stack_bytes = bytes;  // the first fiber is switched to from there
 #endif
     for (size_t b = 0; b < n_blocks; ++b) {
       enter(blocks[b]);
@@ -249,9 +253,11 @@ void launch(Index grid, unsigned threads, size_t shared_bytes, Kernel kernel) {
     Fiber& fiber = fibers[t];
     fiber.thread = {t, 0, 0};
     fiber.next = &fibers[(t + 1) % threads];
-    fiber.stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (fiber.stack == MAP_FAILED || getcontext(&fiber.context) != 0) abort();
-    fiber.context.uc_stack = {fiber.stack, 0, kStack};
+    void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED || getcontext(&fiber.context) != 0) abort();
+    fiber.stack = stack;
+    fiber.stack_bytes = kStack;
+    fiber.context.uc_stack = {stack, 0, kStack};
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, L::run, 0);
     fiber.context.uc_stack.ss_size = 0;  // or AddressSanitizer forgets, at each switch, where arrays there end
@@ -267,7 +273,7 @@ void launch(Index grid, unsigned threads, size_t shared_bytes, Kernel kernel) {
   __tsan_acquire(&L::done);
   for (unsigned t = 0; t < threads; ++t) __tsan_destroy_fiber(fibers[t].known_as);
 #endif
-  for (unsigned t = 0; t < threads; ++t) munmap(fibers[t].stack, kStack);
+  for (unsigned t = 0; t < threads; ++t) munmap(fibers[t].context.uc_stack.ss_sp, kStack);
   for (size_t b = 0; b < L::n_blocks; ++b) free(L::blocks[b].shared);
   delete[] fibers;
   delete[] L::blocks;

@@ -116,8 +116,7 @@ def speed_rows(bench: Bench) -> Iterator[Row]:
         asked = [Asked("eager", rounds.ratio("eager", "ours"), 4.0)]
         if "eager, grid_sample" in rounds:
             asked.append(Asked("eager, grid_sample", rounds.ratio("eager, grid_sample", "ours"), 4.0))
-        if shape.mlp.dims[1] == 256:
-            asked.append(share("limit", rounds.ratio("limit", "ours"), 0.60))
+        asked.append(share("limit", rounds.ratio("limit", "ours"), 0.60))
         yield row(rounds, case.name, asked)
 
 

@@ -145,6 +145,11 @@ FF_LANE UIntV load(const uint32_t* p) {
   memcpy(&v, p, sizeof v);
   return v;
 }
+FF_LANE IntV load(const int32_t* p) {
+  IntV v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
 FF_LANE void store(float* p, FloatV v) { memcpy(p, &v, sizeof v); }
 FF_LANE void store(uint32_t* p, UIntV v) { memcpy(p, &v, sizeof v); }
 FF_LANE void store(int32_t* p, IntV v) { memcpy(p, &v, sizeof v); }

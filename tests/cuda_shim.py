@@ -40,7 +40,7 @@ def kernels_of(source: Path) -> dict[str, str]:
 
 @dataclass
 class Shim:
-    """A machine of two small multiprocessors whose threads are the host's."""
+    """A machine of two small multiprocessors whose threads are fibers of the host."""
 
     sanitizer: str
     folder: Path

@@ -1,5 +1,5 @@
 // Perceptrons with coordinate-aware modulation, forward and backward, over tiles of samples. The forward pass keeps the
-// normalised features of each tile where there is memory for them; without, the backward pass computes them again.
+// products of each tile where there is memory for them; without, the backward pass computes them again.
 #include "cam_tile.h"
 #include "threads.h"
 

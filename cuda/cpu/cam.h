@@ -35,7 +35,7 @@ struct CamGradients {
   float* d_grids;   // as grids, or null
 };
 
-// With a tape, the forward pass leaves its normalised features for the backward pass, which computes them again without.
+// With a tape, the forward pass leaves its products for the backward pass, which computes them again without.
 void cam_forward(const Cam&, const CamInput&, float* out, Tape* tape);
 void cam_backward(const Cam&, const CamInput&, const Tape* tape, const float* d_out, const CamGradients&);
 

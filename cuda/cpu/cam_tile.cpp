@@ -6,6 +6,8 @@
 namespace fieldfit {
 namespace {
 
+constexpr int kTogether = 4;  // rows whose sums are found side by side, so that none waits for its own
+
 int rounded4(int n) { return (n + 3) / 4 * 4; }
 
 // The sum of all lanes, by halves: a chain as long as the logarithm of their number.
@@ -45,10 +47,10 @@ PackedCam::PackedCam(const Cam& c) : cam(c), grid_row(c.each ? padded(c.hidden()
     int in = dim(l), out = dim(l + 1);
     weights.assign(from, from + static_cast<size_t>(out) * (in + 1));
     from += weights.size();
-    float* row = weights.data() + static_cast<size_t>(out) * in;
+    float* bias_row = weights.data() + static_cast<size_t>(out) * in;
     if (centred(l)) {
       centre(weights.data(), out, in);
-      centre(row, out, 1);
+      centre(bias_row, out, 1);
     }
     pack_panels(weights.data(), 1, in, in, out, to);
     forward[l] = to;
@@ -56,7 +58,7 @@ PackedCam::PackedCam(const Cam& c) : cam(c), grid_row(c.each ? padded(c.hidden()
     pack_panels(weights.data(), in, 1, out, in, to);
     backward[l] = to;
     to += static_cast<size_t>(out) * padded(in);
-    memcpy(to, row, sizeof(float) * out);
+    memcpy(to, bias_row, sizeof(float) * out);
     bias[l] = to;
     to += padded(out);
   }
@@ -116,8 +118,7 @@ void CamTile::locate_all(const float* at, int n) {
       AxisPlace<FloatV> place = locate(x, cam.axes[a]);
       for (int k = 0, half = 1 << a; k < half; ++k) {
         int near = k * kTile + i, far = (k + half) * kTile + i;
-        IntV index;
-        memcpy(&index, &index_[near], sizeof index);
+        IntV index = load(&index_[near]);
         FloatV weight = load(&weight_[near]);
         store(&index_[far], index + step * place.second);
         store(&weight_[far], weight * place.fraction);
@@ -356,7 +357,7 @@ const float* CamTile::run_back(int n, float* kept, CamSums& to, bool input_gradi
   }
   for (int l = p_.layers() - 1; l >= 0; --l) {
     int in = p_.stride(l), out = p_.stride(l + 1);
-    Layer before = layer(kept, std::max(l - 1, 0));
+    Layer before = l ? layer(kept, l - 1) : Layer{};
     if (l) of_kind([&](auto each, auto kind) { activate_rows<each, kind>(l - 1, before, n); });  // the layer's input again
     add_outer({d, 1, out, l ? hidden_ : input, in, to.weights[l], in, n}, rounded4(p_.dim(l + 1)), padded(p_.dim(l)));
     add_rows(d, out, n, padded(p_.dim(l + 1)), to.bias[l]);

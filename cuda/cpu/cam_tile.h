@@ -6,8 +6,6 @@
 
 namespace fieldfit {
 
-constexpr int kTogether = 4;  // rows whose sums are found side by side, so that none waits for its own
-
 // Takes from each column its mean over the rows.
 void centre(float* values, int rows, int columns);
 

@@ -1,6 +1,6 @@
 // What every kernel is written in: entry points (with threads of a block, and blocks that fit on a multiprocessor),
 // shared memory and the warp. The same text is compiled by nvcc and NVRTC, and by a host compiler with FF_SHIM, where
-// one thread of the host stands for each CUDA thread.
+// a fiber stands for each CUDA thread.
 //
 // Rules that the shim relies on: shared memory is dynamic (`FF_SHARED`), blocks are whole warps, and every thread of a
 // warp takes part in its collectives.

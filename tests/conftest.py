@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import shapes
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -69,6 +70,13 @@ def two_threads() -> Iterator[None]:
 def one_thread(two_threads: None) -> None:
     """For small arrays, where a second thread costs more than it brings, above all on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def as_shipped() -> Iterator[None]:
+    """Without checks of shapes and types, for tests that read thousands of files of few kinds."""
+    with shapes.unchecked():
+        yield
 
 
 @pytest.fixture

@@ -66,18 +66,21 @@ def test_golden_files_are_of_all_kinds() -> None:
     assert len(FILES) == 6
 
 
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_every_truncation_and_every_flipped_bit_is_noticed(file: Path) -> None:
     for damaged in cut_or_flipped(file.read_bytes()):
         refused(damaged)
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_mutated_files_are_refused() -> None:
     """100,000 of them: bytes changed, cut out, doubled, exchanged between files."""
     for damaged in mutated([file.read_bytes() for file in FILES], 100_000):
         refused(damaged)
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_damage_under_valid_checksums_is_noticed_too() -> None:
     """Whoever repairs the checksums meets the decoders themselves, and at last the SHA-256 of the samples: what is not
     refused, such as another scale for weights that are all zero, decodes to the same samples."""

@@ -142,12 +142,14 @@ def test_golden_films_are_there() -> None:
     assert unpack((GOLDEN / "film.ff").read_bytes()).sections == {"A": b"carried over as it is"}
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_every_truncation_and_every_flipped_bit_is_noticed() -> None:
     for file in FILES:
         for damaged in cut_or_flipped(file.read_bytes()):
             refused(damaged)
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_damage_under_valid_checksums_is_noticed_too() -> None:
     """What is not refused decodes to the same samples."""
     n_refused, expected = 0, [read(file.read_bytes()) for file in FILES]

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import safetensors.torch
+import shapes
 import torch
 from moving import moving_capture
 from tiny_clips import disc, write_lossless
@@ -174,8 +175,11 @@ def test_every_pair_on_every_signal(
     field = build(config.field, scene.describe())
     check_gradients(field, WAVES_OF_WAVES if network == "kan-fourier" else DERIVED)
     before = known_loss(field, scene)
-    for _ in fit(field, scene, steps):
-        pass
+    fitting = fit(field, scene, steps)
+    next(fitting)
+    with shapes.unchecked():  # they are those of the first step
+        for _ in fitting:
+            pass
     assert known_loss(field, scene) < 0.95 * before
     read = from_json(Config, json.loads(json.dumps(to_json(Config(config.field, steps)))), "config")
     weights = safetensors.torch.load(safetensors.torch.save(field.state_dict()))

@@ -1,8 +1,8 @@
 """Coordinate-aware modulation: the fused kernel against torch and this machine's limit, or what modulation is good for.
 
     python bench/cam.py [--quick] [--threads N]
-    python bench/cam.py --images DIR [--first 2] [--crop 512] [--steps 2000] [--batch 16384] [--norm-alone]
-        [--torch-init]
+    python bench/cam.py --images DIR [--first 2] [--crop 512] [--steps 2000] [--batch 16384] [--rate 1e-3]
+        [--norm-alone] [--torch-init]
 
 The first races our kernel, forward and backward, with gradients of input, coordinates' grids and weights, against the
 torch reference (eager), against torch's own grid sampling where the grids have two axes, and against the time that the
@@ -131,6 +131,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2000, help="of each fit")
     parser.add_argument("--batch", type=int, default=2**14, help="pixels of a step; 0 takes all")
     parser.add_argument("--seed", type=int, default=0, help="of initial values and batches")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of the networks; that of the grids is 1e-2")
     parser.add_argument("--norm-alone", action="store_true", help="fit the normalised network without modulation too")
     parser.add_argument("--torch-init", action="store_true", help="begin with weights and biases as torch's layers do")
     return parser.parse_args(argv)
@@ -142,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     shown.print(machine(given.threads))
     if given.images is not None:
-        fits = Fits(given.crop, given.steps, given.batch, given.seed, given.norm_alone, given.torch_init)
+        how = given.crop, given.steps, given.batch, given.seed, given.rate, given.norm_alone, given.torch_init
+        fits = Fits(*how)
         for line in compare_images(given.images, given.first, fits):
             print(line, flush=True)
         return 0

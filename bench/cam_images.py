@@ -2,8 +2,8 @@
 
 The backbone is that of Tancik et al. (2020): 256 frequencies of sigma 10, a sigmoid at the end. Modulated, each hidden
 layer is normalised over its channels and has 32 x 32 grids for one scale and one shift (Lee et al. 2024); the backbone
-alone has neither. Both start from the same seed, see the same batches, and are fitted by Adam at 1e-3, the grids at
-1e-2, both a tenth of that from half of the steps on, and a hundredth from three quarters. Protocols: `regression` fits
+alone has neither. Both start from the same seed, see the same batches, and are fitted by Adam at one rate, the grids at
+1e-2, all a tenth of that from half of the steps on, and a hundredth from three quarters. Protocols: `regression` fits
 all pixels and measures them; `every other pixel` fits those in even rows and columns and measures the others too.
 """
 
@@ -28,7 +28,6 @@ from fields.networks.cam import CamPerceptron
 from fields.optim import Adam, OptimiserConfig
 from scenes.picture import read_picture
 
-OPTIMISER = OptimiserConfig(table_rate=1e-2, network_rate=1e-3, beta2=0.999, eps=1e-8, warmup_steps=1)
 MODULATED = CAM(hidden_dim=256, hidden_layers=3, over=("position",), resolution=(32, 32))
 CONTENDERS = {
     "backbone": CAM(hidden_dim=256, hidden_layers=3, norm="none", modulated=False),
@@ -47,6 +46,8 @@ class Fits:
     batch: int
     """Pixels of a step; 0 takes all."""
     seed: int
+    rate: float
+    """Of the networks."""
     norm_alone: bool
     """Whether the normalised network without modulation takes part."""
     torch_init: bool
@@ -117,7 +118,8 @@ def fit(config: CAM, image: Tensor, fitted: Tensor, fits: Fits) -> dict[str, flo
     initialise(field, fits.seed)
     if fits.torch_init:
         begin_like_torch(field.network, torch.Generator().manual_seed(fits.seed))
-    optimiser, generator = Adam(field, OPTIMISER), torch.Generator().manual_seed(fits.seed + 1)
+    rates = OptimiserConfig(table_rate=1e-2, network_rate=fits.rate, beta2=0.999, eps=1e-8, warmup_steps=1)
+    optimiser, generator = Adam(field, rates), torch.Generator().manual_seed(fits.seed + 1)
     for step in range(fits.steps):
         if fits.batch:
             index = torch.randint(len(inputs), (min(fits.batch, len(inputs)),), generator=generator)

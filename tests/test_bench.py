@@ -26,8 +26,9 @@ GRID = grid_shape(3, 4, 2, 4, 64, 2**9)
 
 def test_limits_can_be_true(tmp_path):
     limits = Limits(tmp_path, 2)
-    assert limits.fma(1) > limits.fma256(1) * 0.5
-    assert limits.fma(1) > 1e9
+    fma, fma256 = (max(peak(1) for _ in range(3)) for peak in (limits.fma, limits.fma256))
+    assert fma > fma256 * 0.5
+    assert fma > 1e9
     assert limits.read(1) > 1e8
     near, far = Access(2**10, 2), Access(2**25, 2)
     reads = {access: max(limits.reads(1, access) for _ in range(3)) for access in (near, far)}

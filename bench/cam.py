@@ -143,8 +143,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     shown.print(machine(given.threads))
     if given.images is not None:
-        how = given.crop, given.steps, given.batch, given.seed, given.rate, given.norm_alone, given.torch_init
-        fits = Fits(*how)
+        fits = Fits(
+            crop=given.crop,
+            steps=given.steps,
+            batch=given.batch,
+            seed=given.seed,
+            rate=given.rate,
+            norm_alone=given.norm_alone,
+            torch_init=given.torch_init,
+        )
         for line in compare_images(given.images, given.first, fits):
             print(line, flush=True)
         return 0

@@ -47,7 +47,7 @@ class Fits:
     """Pixels of a step; 0 takes all."""
     seed: int
     rate: float
-    """Of the networks."""
+    """Of the networks; that of the grids is 1e-2."""
     norm_alone: bool
     """Whether the normalised network without modulation takes part."""
     torch_init: bool
@@ -118,8 +118,8 @@ def fit(config: CAM, image: Tensor, fitted: Tensor, fits: Fits) -> dict[str, flo
     initialise(field, fits.seed)
     if fits.torch_init:
         begin_like_torch(field.network, torch.Generator().manual_seed(fits.seed))
-    rates = OptimiserConfig(table_rate=1e-2, network_rate=fits.rate, beta2=0.999, eps=1e-8, warmup_steps=1)
-    optimiser, generator = Adam(field, rates), torch.Generator().manual_seed(fits.seed + 1)
+    adam = OptimiserConfig(table_rate=1e-2, network_rate=fits.rate, beta2=0.999, eps=1e-8, warmup_steps=1)
+    optimiser, generator = Adam(field, adam), torch.Generator().manual_seed(fits.seed + 1)
     for step in range(fits.steps):
         if fits.batch:
             index = torch.randint(len(inputs), (min(fits.batch, len(inputs)),), generator=generator)

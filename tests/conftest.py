@@ -1,4 +1,5 @@
-"""What every test gets: shapes and types checked at every call, two torch threads, a seeded generator.
+"""What every test gets: shapes and types checked at every call (but see `shapes.py`), two torch threads, a seeded
+generator.
 
 The import hook has to be in place before the first import of a package it watches, so it is installed while this
 file loads. It is not part of what is shipped: users pay nothing for it.

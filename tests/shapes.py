@@ -1,4 +1,4 @@
-"""Shapes and types of calls are checked in every test, for a third of its time; where calls repeat it can be spared."""
+"""Shapes and types of calls are checked in tests, for up to two fifths of their time; spared where calls repeat."""
 
 from __future__ import annotations
 
